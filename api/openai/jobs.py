@@ -127,8 +127,13 @@ def checkpoints(services: Services, who: Principal, job_id: str, limit: int, aft
                 raise InvalidParameter("after", after, "give the id of a checkpoint of this job")
             kept = [each for each in kept if (each.step or 0) < int(parts["step"])]
         found = page(kept, limit)
-        metrics = history.metrics_at(session, job_id, [each.step or 0 for each in found.rows])
-        objects = [checkpoint_object(job, each, metrics.get(each.step or 0)) for each in found.rows]
+        steps = [each.step or 0 for each in found.rows]
+        metrics = history.metrics_at(session, job_id, steps)
+        evaluations = history.evaluations_at(session, job_id, steps)
+        objects = [
+            checkpoint_object(job, each, metrics.get(step), evaluations.get(step, {}))
+            for each, step in zip(found.rows, steps, strict=True)
+        ]
         return CheckpointList(data=objects, has_more=found.has_more)
 
 

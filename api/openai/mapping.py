@@ -6,44 +6,49 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from api.errors import InvalidParameter
 from contract import patterns
-from contract.recipe import Optimizer
+from contract.method import LEARNING_RATES
 from contract.tracking import WandbTag
 
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=patterns.TEXT)]
 _FileId = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=patterns.TEXT)]
 _Auto = Literal["auto"]
 
-LEARNING_RATE: float = Optimizer().learning_rate
-"""The learning rate that learning_rate_multiplier multiplies."""
-
 CHECKPOINTS = 3
 """Number of a job's checkpoints that are kept, its model included."""
 
 
-class _RequestModel(BaseModel):
+class RequestModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class RequestedHyperparameters(_RequestModel):
+class RequestedHyperparameters(RequestModel):
     n_epochs: _Auto | Annotated[int, Field(ge=1, le=1000)] = "auto"
     batch_size: _Auto | Annotated[int, Field(ge=1, le=1_000_000)] = "auto"
     """Examples of one optimizer step."""
     learning_rate_multiplier: _Auto | Annotated[float, Field(gt=0, le=10_000)] = "auto"
-    """Multiplies the default learning rate of a recipe."""
+    """Multiplies the default learning rate of the method."""
 
 
-class Supervised(_RequestModel):
+class DpoHyperparameters(RequestedHyperparameters):
+    beta: _Auto | Annotated[float, Field(gt=0, le=2)] = "auto"
+
+
+class Supervised(RequestModel):
     hyperparameters: RequestedHyperparameters | None = None
 
 
-class Method(_RequestModel):
+class Dpo(RequestModel):
+    hyperparameters: DpoHyperparameters | None = None
+
+
+class RequestedMethod(RequestModel):
     type: Literal["supervised", "dpo", "reinforcement"]
     supervised: Supervised | None = None
-    dpo: dict[str, Any] | None = None
+    dpo: Dpo | None = None
     reinforcement: dict[str, Any] | None = None
 
 
-class WandbIntegration(_RequestModel):
+class WandbIntegration(RequestModel):
     project: Annotated[str, StringConstraints(pattern=patterns.WANDB_NAME)]
     name: _FileId | None = None
     """Name of the run."""
@@ -51,20 +56,20 @@ class WandbIntegration(_RequestModel):
     tags: list[WandbTag] | None = None
 
 
-class Integration(_RequestModel):
+class Integration(RequestModel):
     """A run in Weights & Biases. Its API key is the owner's secret "wandb"."""
 
     type: Literal["wandb"]
     wandb: WandbIntegration
 
 
-class FineTuningJobRequest(_RequestModel):
+class FineTuningJobRequest(RequestModel):
     model: _Text
     training_file: _FileId
     validation_file: _FileId | None = None
     suffix: Annotated[str, StringConstraints(pattern=patterns.SUFFIX)] | None = None
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
-    method: Method | None = None
+    method: RequestedMethod | None = None
     hyperparameters: RequestedHyperparameters | None = None
     """The older place of method.supervised.hyperparameters."""
     integrations: Annotated[list[Integration], Field(max_length=1)] | None = None
@@ -83,16 +88,30 @@ class FineTuningJobRequest(_RequestModel):
     repeated in it."""
 
 
+_GRADERS = (
+    'use "supervised", or "dpo": have the model answer each prompt twice, grade both answers, and give them as '
+    "preferred_output and non_preferred_output"
+)
+
+
 def hyperparameters_of(body: FineTuningJobRequest) -> RequestedHyperparameters:
-    """Raises InvalidParameter for an unsupported method, and for two different values."""
-    method = body.method
-    if method is not None and method.type != "supervised":
-        raise InvalidParameter("method.type", method.type, 'only "supervised" is trained here')
-    of_method = method.supervised.hyperparameters if method is not None and method.supervised else None
-    if of_method is not None and body.hyperparameters not in (None, of_method):
-        wanted = "leave it out: method.supervised.hyperparameters says it too, and otherwise"
-        raise InvalidParameter("hyperparameters", "", wanted)
-    return of_method or body.hyperparameters or RequestedHyperparameters()
+    """Those of the method. Raises InvalidParameter for an unsupported method, for the section of another one, and for
+    two different values."""
+    method = body.method or RequestedMethod(type="supervised")
+    if method.type == "reinforcement":
+        raise InvalidParameter("method.type", method.type, _GRADERS)
+    for name in ("supervised", "dpo", "reinforcement"):
+        if name != method.type and getattr(method, name) is not None:
+            raise InvalidParameter(f"method.{name}", "", f'leave it out, or set method.type to "{name}"')
+    section = method.dpo if method.type == "dpo" else method.supervised
+    of_method = section.hyperparameters if section else None
+    older = body.hyperparameters
+    if of_method is not None and older is not None:
+        both = of_method.model_dump(include=set(RequestedHyperparameters.model_fields))
+        if older.model_dump() != both:
+            wanted = f"leave it out: method.{method.type}.hyperparameters says it too, and otherwise"
+            raise InvalidParameter("hyperparameters", "", wanted)
+    return of_method or older or RequestedHyperparameters()
 
 
 def recipe_of(body: FineTuningJobRequest, start_from: tuple[str, str] | None) -> dict[str, Any]:
@@ -120,11 +139,29 @@ def recipe_of(body: FineTuningJobRequest, start_from: tuple[str, str] | None) ->
     if words.batch_size != "auto":
         _say(recipe, "batch.effective_batch_size", ("gradient_accumulation_steps",), words.batch_size, "batch_size")
         recipe["batch"].setdefault("micro_batch_size", min(8, words.batch_size))
+    if body.method is not None:
+        _say_method(recipe, body.method.type, words)
     if words.learning_rate_multiplier != "auto":
-        rate = LEARNING_RATE * words.learning_rate_multiplier
+        rate = LEARNING_RATES.get(_method_of(recipe), LEARNING_RATES["sft"]) * words.learning_rate_multiplier
         _say(recipe, "optimizer.learning_rate", (), rate, "learning_rate_multiplier")
     _keep_each_epoch(recipe)
     return recipe
+
+
+def _say_method(recipe: dict[str, Any], requested: str, words: RequestedHyperparameters) -> None:
+    if requested == "dpo":
+        _say(recipe, "method.type", (), "dpo", "method.type")
+        if isinstance(words, DpoHyperparameters) and words.beta != "auto":
+            _say(recipe, "method.beta", (), words.beta, "beta")
+    elif _method_of(recipe) != "sft":
+        raise InvalidParameter("recipe.method", recipe["method"], "leave it out, or leave out method of the request")
+
+
+def _method_of(recipe: dict[str, Any]) -> Any:
+    """The name that the recipe gives; a wrong one is refused with the recipe."""
+    method = recipe.get("method", "sft")
+    name = method.get("type", "sft") if isinstance(method, dict) else method
+    return name if isinstance(name, str) else "sft"
 
 
 def _keep_each_epoch(recipe: dict[str, Any]) -> None:

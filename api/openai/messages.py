@@ -6,6 +6,7 @@ from typing import Any, Literal
 from api.openai.mapping import FineTuningJobRequest
 from api.openai.model_names import name_of
 from api.openai.schemas import JobEventObject
+from contract.events import SCORES
 from contract.status import JobStatus
 from store.jobs.progress import StreamedEvent
 from store.models import Job
@@ -30,8 +31,8 @@ def event_object(job: Job, event: StreamedEvent) -> JobEventObject:
         created_at=int(data["time"]),
         level=_level(event),
         message=_message(job, event),
-        type="metrics" if is_metric else "message",
-        data=_metrics(data) if is_metric else {"type": event.type, **data},
+        type="metrics" if is_metric or event.type == "evaluation" else "message",
+        data=_data(job, event),
     )
 
 
@@ -43,9 +44,25 @@ def _level(event: StreamedEvent) -> Literal["info", "warn", "error"]:
     return "warn" if event.type == "retry" else "info"
 
 
-def _metrics(data: dict[str, Any]) -> dict[str, Any]:
-    names = {"step": "step", "loss": "train_loss", "learning_rate": "learning_rate", "grad_norm": "grad_norm"}
-    return {theirs: data[name] for name, theirs in names.items()}
+def _data(job: Job, event: StreamedEvent) -> dict[str, Any]:
+    data = event.data
+    match event.type:
+        case "metric":
+            names = ["step", "learning_rate", "grad_norm"]
+            scores = _scores("train", data["loss"], data)
+        case "evaluation":
+            names = ["step"]
+            scores = _scores("valid", data["eval_loss"], data) | _scores("full_valid", data["eval_loss"], data)
+        case _:
+            return {"type": event.type, **data}
+    return {"total_steps": job.total_steps, **{name: data[name] for name in names}, **scores}
+
+
+def _scores(part: str, loss: float, data: dict[str, Any]) -> dict[str, Any]:
+    """With OpenAI's names of what it has."""
+    named = {f"{part}_loss": loss, f"{part}_mean_token_accuracy": data.get("token_accuracy")}
+    rewards = {f"{part}_{name}": data.get(name) for name in SCORES if name != "token_accuracy"}
+    return {name: value for name, value in (named | rewards).items() if value is not None}
 
 
 def _message(job: Job, event: StreamedEvent) -> str:

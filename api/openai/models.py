@@ -1,7 +1,9 @@
 """Base models and fine-tuned models of the OpenAI-compatible API."""
 
+from sqlalchemy.orm import Session
+
 from api.context import Services
-from api.openai.model_names import name_of, name_of_made, read_name
+from api.openai.model_names import FineTuned, name_of, name_of_made, read_name
 from api.openai.schemas import Deleted, Model, ModelList, seconds
 from api.settings import ApiSettings
 from contract.status import JobStatus
@@ -11,7 +13,7 @@ from store.access.principal import Principal
 from store.errors import JobNotFound, ModelNotFound
 from store.jobs import deletion, jobs
 from store.jobs.jobs import MadeModel
-from store.models import Job
+from store.models import Artifact, Job
 from store.paging import page
 
 _BASE_OWNER = "finetuned"
@@ -41,15 +43,23 @@ def get(services: Services, who: Principal, name: str) -> Model:
             raise ModelNotFound(name)
         return found
     with services.sessions.begin() as session:
-        try:
-            job = jobs.get(session, fine_tuned.job_id, who.scope)
-        except JobNotFound as error:
-            raise ModelNotFound(name) from error
-        whole = fine_tuned.step is None and job.status is JobStatus.SUCCEEDED
-        steps = {each.step for each in artifacts.list_published(session, job.id) if each.kind == "checkpoint"}
-        if job.model_deleted_at is not None or not (whole or fine_tuned.step in steps):
-            raise ModelNotFound(name)
+        job, _ = find_adapter(session, who, name, fine_tuned)
         return _fine_tuned(job, fine_tuned.step)
+
+
+def find_adapter(session: Session, who: Principal, name: str, fine_tuned: FineTuned) -> tuple[Job, Artifact]:
+    """The job of a fine-tuned model, and its adapter or checkpoint. Raises ModelNotFound."""
+    try:
+        job = jobs.get(session, fine_tuned.job_id, who.scope)
+    except JobNotFound as error:
+        raise ModelNotFound(name) from error
+    kind = "adapter" if fine_tuned.step is None else "checkpoint"
+    saved = [each for each in artifacts.list_published(session, job.id) if each.kind == kind]
+    found = next((each for each in saved if fine_tuned.step in (None, each.step)), None)
+    is_whole = fine_tuned.step is not None or job.status is JobStatus.SUCCEEDED
+    if found is None or not is_whole or job.model_deleted_at is not None:
+        raise ModelNotFound(name)
+    return job, found
 
 
 def delete(services: Services, who: Principal, name: str) -> Deleted:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
+from pydantic import BaseModel
 
 from api.auth.who import Who
 from api.context import Context
@@ -13,8 +14,11 @@ from api.errors import InvalidParameter
 from api.http.body import described, json_body
 from api.http.idempotency import Keyed, Once, OnceStreamed
 from api.http.ids import JobId
+from api.http.json_schema import whole_schema
 from api.http.ranges import hand_out
-from api.openai import files, jobs, models
+from api.openai import answers, files, jobs, models
+from api.openai.answer_requests import ChatCompletionRequest, CompletionRequest
+from api.openai.answer_schemas import ChatChunk, ChatCompletion, Completion
 from api.openai.mapping import FineTuningJobRequest
 from api.openai.schemas import (
     CheckpointList,
@@ -105,6 +109,46 @@ def list_fine_tuning_checkpoints(
     services: Context, who: Who, job_id: JobId, limit: _Limit = 10, after: _After = None
 ) -> CheckpointList:
     return jobs.checkpoints(services, who, job_id, limit, after)
+
+
+def _answers(whole: type[BaseModel], chunk: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """The response in the description. Before OpenAPI 3.2 the schema of a stream is that of its events."""
+    stream = {"schema": whole_schema(chunk)}
+    what = "The answers; a stream of chunks with `stream`"
+    return {200: {"description": what, "model": whole, "content": {"text/event-stream": stream}}}
+
+
+@router.post(
+    "/chat/completions",
+    response_class=Response,
+    responses=_answers(ChatCompletion, ChatChunk),
+    openapi_extra=described(ChatCompletionRequest),
+)
+async def create_chat_completion(
+    request: Request,
+    services: Context,
+    who: Who,
+    body: Annotated[ChatCompletionRequest, Depends(json_body(ChatCompletionRequest))],
+) -> Response:
+    """Answers a conversation with a base model, a fine-tuned one or a checkpoint. 503 while no device is free for the
+    model. What a model's server cannot do is refused by name."""
+    return await answers.chat(services, who, request, body)
+
+
+@router.post(
+    "/completions",
+    response_class=Response,
+    responses=_answers(Completion, Completion),
+    openapi_extra=described(CompletionRequest),
+)
+async def create_completion(
+    request: Request,
+    services: Context,
+    who: Who,
+    body: Annotated[CompletionRequest, Depends(json_body(CompletionRequest))],
+) -> Response:
+    """Continues a text, without a chat template."""
+    return await answers.complete(services, who, request, body)
 
 
 _FILE_FORM: dict[str, Any] = {

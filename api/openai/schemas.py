@@ -5,8 +5,8 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel
 
-from api.openai.mapping import LEARNING_RATE
 from api.openai.model_names import name_of
+from contract.method import LEARNING_RATES
 from contract.order import examples_per_step
 from contract.recipe import Batch
 from contract.status import JobStatus, RequestedAction
@@ -27,13 +27,23 @@ class Hyperparameters(BaseModel):
     learning_rate_multiplier: float
 
 
+class PreferenceHyperparameters(Hyperparameters):
+    beta: float
+
+
 class SupervisedOut(BaseModel):
     hyperparameters: Hyperparameters
 
 
+class DpoOut(BaseModel):
+    hyperparameters: PreferenceHyperparameters
+
+
 class MethodOut(BaseModel):
-    type: Literal["supervised"] = "supervised"
-    supervised: SupervisedOut
+    type: str
+    """"supervised" or "dpo"; beyond OpenAI's, the name of another method of a recipe, which has the options."""
+    supervised: SupervisedOut | None = None
+    dpo: DpoOut | None = None
 
 
 class WandbIntegrationOut(BaseModel):
@@ -48,6 +58,9 @@ class IntegrationOut(BaseModel):
     wandb: WandbIntegrationOut
 
 
+OpenAiStatus = Literal["validating_files", "queued", "running", "pausing", "paused", "succeeded", "failed", "cancelled"]
+
+
 class FineTuningJob(BaseModel):
     id: str
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
@@ -56,7 +69,7 @@ class FineTuningJob(BaseModel):
     model: str
     fine_tuned_model: str | None
     organization_id: str
-    status: Literal["validating_files", "queued", "running", "pausing", "paused", "succeeded", "failed", "cancelled"]
+    status: OpenAiStatus
     hyperparameters: Hyperparameters
     method: MethodOut
     training_file: str
@@ -83,11 +96,18 @@ class JobEventObject(BaseModel):
 
 
 class CheckpointMetrics(BaseModel):
+    """Each evaluation takes all held-out examples, so "valid" and "full_valid" are the same."""
+
     step: int
     train_loss: float | None
+    train_mean_token_accuracy: float | None
     valid_loss: float | None
+    valid_mean_token_accuracy: float | None
     full_valid_loss: float | None
-    """The same as valid_loss: each evaluation uses all held-out examples."""
+    full_valid_mean_token_accuracy: float | None
+    full_valid_reward_accuracy: float | None
+    """Beyond OpenAI's fields, as is the next: what a method that compares answers has in place of token accuracies."""
+    full_valid_reward_margin: float | None
 
 
 class JobCheckpoint(BaseModel):
@@ -159,6 +179,13 @@ class ModelList(BaseModel):
     """Beyond OpenAI's fields: whether there are older models."""
 
 
+def _status(job: Job) -> OpenAiStatus:
+    """A job that a cluster has not started does not train."""
+    if job.requested_action is RequestedAction.PAUSE:
+        return "pausing"
+    return "queued" if job.cluster_wait else job.status.value
+
+
 def job_object(job: Job, latest: Latest | None, tokens: int, has_results: bool) -> FineTuningJob:
     """`tokens` is how many it has trained on."""
     hyperparameters = _hyperparameters(job.recipe)
@@ -170,9 +197,9 @@ def job_object(job: Job, latest: Latest | None, tokens: int, has_results: bool) 
         model=(job.openai_request or {}).get("model") or job.recipe["model"],
         fine_tuned_model=name_of(job) if succeeded and job.model_deleted_at is None else None,
         organization_id=job.owner,
-        status="pausing" if job.requested_action is RequestedAction.PAUSE else job.status.value,
+        status=_status(job),
         hyperparameters=hyperparameters,
-        method=MethodOut(supervised=SupervisedOut(hyperparameters=hyperparameters)),
+        method=_method(job.recipe, hyperparameters),
         training_file=job.training_file or job.recipe["dataset"]["path"],
         validation_file=job.validation_file,
         result_files=[results_id(job.id)] if has_results else [],
@@ -190,13 +217,25 @@ def seconds(time: datetime) -> int:
     return int(time.timestamp())
 
 
+def _method(recipe: dict[str, Any], common: Hyperparameters) -> MethodOut:
+    method = recipe.get("method", {"type": "sft"})  # jobs of before there were others have none
+    match method["type"]:
+        case "sft":
+            return MethodOut(type="supervised", supervised=SupervisedOut(hyperparameters=common))
+        case "dpo":
+            of_dpo = PreferenceHyperparameters(**common.model_dump(), beta=method["beta"])
+            return MethodOut(type="dpo", dpo=DpoOut(hyperparameters=of_dpo))
+    return MethodOut(type=method["type"])
+
+
 def _hyperparameters(recipe: dict[str, Any]) -> Hyperparameters:
     ranks = recipe["resources"]["gpus"] * recipe["resources"]["nodes"]
     epochs = recipe["schedule"]["epochs"]
+    usual = LEARNING_RATES[recipe.get("method", {}).get("type", "sft")]
     return Hyperparameters(
         n_epochs="auto" if epochs is None else int(epochs) if epochs == int(epochs) else epochs,
         batch_size=examples_per_step(Batch.model_validate(recipe["batch"]), ranks),
-        learning_rate_multiplier=round(recipe["optimizer"]["learning_rate"] / LEARNING_RATE, 9),
+        learning_rate_multiplier=round(recipe["optimizer"]["learning_rate"] / usual, 9),
     )
 
 
@@ -222,8 +261,12 @@ def _error(job: Job) -> JobError | None:
     return JobError(code=job.failure["code"], message=job.failure["message"], param=job.failure["param"])
 
 
-def checkpoint_object(job: Job, artifact: Artifact, metric: StepMetric | None) -> JobCheckpoint:
+def checkpoint_object(
+    job: Job, artifact: Artifact, metric: StepMetric | None, evaluation: dict[str, Any]
+) -> JobCheckpoint:
+    """`evaluation` is the data of the one at its step; empty without one."""
     step = artifact.step or 0
+    accuracy = evaluation.get("token_accuracy")
     return JobCheckpoint(
         id=f"ftckpt_{job.id.removeprefix('job_')}_{step}",
         created_at=seconds(artifact.created_at),
@@ -233,8 +276,13 @@ def checkpoint_object(job: Job, artifact: Artifact, metric: StepMetric | None) -
         metrics=CheckpointMetrics(
             step=step,
             train_loss=metric.loss if metric else None,
+            train_mean_token_accuracy=metric.token_accuracy if metric else None,
             valid_loss=artifact.eval_loss,
+            valid_mean_token_accuracy=accuracy,
             full_valid_loss=artifact.eval_loss,
+            full_valid_mean_token_accuracy=accuracy,
+            full_valid_reward_accuracy=evaluation.get("reward_accuracy"),
+            full_valid_reward_margin=evaluation.get("reward_margin"),
         ),
     )
 

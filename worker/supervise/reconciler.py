@@ -12,7 +12,7 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from pathlib import Path
 
@@ -27,9 +27,10 @@ from store import artifacts, schema
 from store.errors import WorkerSuperseded
 from store.jobs import attempts, jobs
 from store.models import Lease
-from store.scheduling import leases, memory, workers
+from store.scheduling import inference, leases, memory, workers
 from store.session import Sessions
 from worker.dispatch import dispatch
+from worker.launchers.slurm_orphans import SlurmOrphans, tell_to_stop
 from worker.machine import devices
 from worker.machine.disk import DiskWatch
 from worker.machine.inventory import machine_memory_used
@@ -53,24 +54,27 @@ def release_earlier(session: Session, worker: str) -> None:
     for lease in leases.list_started(session, worker):
         if lease.pid is not None:
             leases.release(session, lease.job_id, lease.attempt, worker, lease.pid)
+    inference.stop_all(session, worker)
 
 
 class Reconciler:
     """Compares, for one worker, what the store says with what this machine runs, and acts on the difference."""
 
-    def __init__(
+    def __init__(  # parameters: what it works with
         self,
         sessions: Sessions,
         app: Celery,
         settings: WorkerSettings,
         machine: Machine,
         draining: Callable[[], bool],
+        followed_servers: Callable[[], Collection[Path]] = tuple,
     ) -> None:
         self._sessions = sessions
         self._app = app
         self._settings = settings
         self._machine = machine
         self._draining = draining
+        self._followed_servers = followed_servers
         self._instance_id = secrets.token_hex(8)
         self._registered = False
         self._disk = DiskWatch(settings.home, settings.disk_reserve)
@@ -81,7 +85,11 @@ class Reconciler:
         self._outdated: str | None = None
         """What is wrong with the database's schema."""
         # Later than a guard, which kills first and writes a report.
-        self._orphans = orphans.Orphans(settings.worker, settings.runs, settings.grace + _LATER_THAN_A_GUARD)
+        longest = settings.grace + _LATER_THAN_A_GUARD
+        local = orphans.Orphans(settings.worker, settings.runs, longest)
+        self._orphans: orphans.Orphans | SlurmOrphans = (
+            SlurmOrphans(local, settings.worker, settings.runs, longest) if settings.profiles else local
+        )
         self._database_available_since = math.inf
         """On the monotonic clock."""
 
@@ -104,6 +112,7 @@ class Reconciler:
             self.end_orphans,
             self.take_over,
             self.dispatch,
+            self.place_servers,
             self.resend,
             self.record_memory,
         ):
@@ -124,6 +133,7 @@ class Reconciler:
         with self._sessions.begin() as session:
             self._compare_schema(session)
             leased = {lease.number for lease in workers.list_leases(session) if lease.worker == name}
+            leased |= {server.number or 0 for server in workers.list_servers(session) if server.worker == name}
         if self._outdated is None:
             external_processes = devices.external_processes(self._machine, self._is_ours, leased)
         else:
@@ -131,7 +141,10 @@ class Reconciler:
         draining = self._draining() or self._outdated is not None
         with self._sessions.begin() as session:
             if not self._registered:
-                workers.register(session, name, self._instance_id, self._settings.address, self._machine)
+                settings = self._settings
+                # The nodes of a cluster run jobs alone.
+                serves = "off" if settings.profiles else settings.inference
+                workers.register(session, name, self._instance_id, settings.address, self._machine, serves)
                 self._recorded_disk = None
             self._registered = workers.heartbeat(session, name, self._instance_id, external_processes, draining)
             disk = self._disk.latest
@@ -159,6 +172,8 @@ class Reconciler:
         # Listed before the search for processes: it finds whatever the dead followers have started.
         unfollowed = [lease for lease in self._begun() if not self._has_follower(lease)]
         remaining = self._orphans.end(time.monotonic(), self._followed)
+        if remaining is None:
+            return
         for lease in unfollowed:
             if self._run(lease) not in remaining:
                 self._end(lease)
@@ -175,7 +190,8 @@ class Reconciler:
                 os.kill(lease.pid, signal.SIGKILL)
 
     def _followed(self) -> set[Path]:
-        return {self._run(lease) for lease in self._begun() if self._has_follower(lease)}
+        attempts_followed = {self._run(lease) for lease in self._begun() if self._has_follower(lease)}
+        return attempts_followed.union(self._followed_servers())
 
     def _begun(self) -> list[Lease]:
         with self._sessions.begin() as session:
@@ -195,6 +211,8 @@ class Reconciler:
                 left = self._read_output(lease.job_id, lease.attempt)
                 status = attempts.fail_lost(session, lease.job_id, lease.attempt, self._settings.retries, left)
             leases.free(session, lease.job_id, lease.attempt, self._settings.worker)
+        if self._settings.profiles:
+            tell_to_stop(self._run(lease))
         if status is not None:
             log.warning("job %s lost the process that ran attempt %s: %s", lease.job_id, lease.attempt, status)
 
@@ -212,6 +230,10 @@ class Reconciler:
             lost = attempts.fail_expired(session, settings.unseen, settings.retries, self._read_output)
             for job, status in lost:
                 log.warning("job %s lost its worker %s in attempt %s: %s", job.id, job.worker, job.attempt, status)
+            on_clusters = [job for job, _ in lost if job.recipe["resources"].get("profile")]
+            runs = [settings.runs / artifacts.run_path(job.id, job.attempt) for job in on_clusters]
+        for run in runs:
+            tell_to_stop(run)
 
     def _everyone_had_time(self) -> bool:
         """Whether the database has been available for the time of a lease. While it was not, no worker could send a
@@ -222,6 +244,12 @@ class Reconciler:
         """Gives devices to waiting jobs."""
         if self._outdated is None:
             dispatch(self._sessions, self._app)
+
+    def place_servers(self) -> None:
+        """Gives devices to wanted inference servers."""
+        if self._outdated is None:
+            with self._sessions.begin() as session:
+                inference.place(session)
 
     def resend(self) -> None:
         """Sends this worker again the attempts that it has not begun. A message too many does no harm."""

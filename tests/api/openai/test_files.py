@@ -58,3 +58,27 @@ def test_file_ranges_and_etags_work(client: TestClient) -> None:
         whole = client.get(path)
         assert (whole.status_code, whole.content) == (200, ROWS)
         assert client.get(path, headers={"if-none-match": whole.headers["etag"]}).status_code == 304
+
+
+def test_preference_rows_are_for_a_method_that_compares(client: TestClient) -> None:
+    question = [{"role": "user", "content": "hi"}]
+    good, bad = ([{"role": "assistant", "content": content}] for content in ("hello", "go away"))
+    row = {
+        "input": {"messages": question, "tools": [], "parallel_tool_calls": True},
+        "preferred_output": good,
+        "non_preferred_output": bad,
+    }
+    lines = [json.dumps(row), json.dumps(row | {"non_preferred_output": []})]
+    files = []
+    for content in (lines[0], "\n".join(lines)):
+        form = {"file": ("pairs.jsonl", content.encode())}
+        files.append(client.post("/v1/files", files=form, data={"purpose": "fine-tune"}).json())
+    assert [file["status"] for file in files] == ["processed", "error"]
+    assert files[1]["status_details"].startswith("row 2: has no answer: rejected is empty; rejected is the column non_")
+    requested = {"model": "tiny", "training_file": files[0]["id"]}
+    error = client.post("/v1/fine_tuning/jobs", json=requested).json()["error"]
+    assert error["param"] == "dataset"
+    assert "has pairs of answers" in error["message"]
+    assert 'set method to "dpo"' in error["message"]
+    compared = {**requested, "recipe": {"method": "dpo"}}
+    assert client.post("/v1/fine_tuning/jobs", json=compared).status_code == 200

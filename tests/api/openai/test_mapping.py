@@ -16,6 +16,29 @@ def recipe(start_from: tuple[str, str] | None = None, **fields: Any) -> Recipe:
     return Recipe.model_validate(recipe_of(requested, start_from))
 
 
+def dpo(**hyperparameters: Any) -> dict[str, Any]:
+    return {"type": "dpo", "dpo": {"hyperparameters": hyperparameters}}
+
+
+def test_dpo_is_a_method_of_the_recipe() -> None:
+    auto = recipe(method={"type": "dpo"})
+    assert auto == recipe(method=dpo(beta="auto", n_epochs="auto", learning_rate_multiplier="auto"))
+    assert (auto.method.type, auto.method.beta, auto.optimizer.learning_rate) == ("dpo", 0.1, 5e-6)
+    given = recipe(method=dpo(beta=0.5, learning_rate_multiplier=2, n_epochs=1, batch_size=4))
+    assert (given.method.beta, given.optimizer.learning_rate, given.schedule.epochs) == (0.5, 1e-5, 1)
+    assert given.batch.effective_batch_size == 4
+    twice = {"n_epochs": 2, "batch_size": 4, "learning_rate_multiplier": 1}
+    assert recipe(method=dpo(**twice), hyperparameters=twice) == recipe(method=dpo(**twice))
+    further = recipe(method={"type": "dpo"}, recipe={"method": {"loss": "ipo"}})
+    assert (further.method.type, further.method.loss) == ("dpo", "ipo")
+
+
+@pytest.mark.parametrize("given", ["orpo", {"type": "orpo"}, {"type": "dpo"}, "dpo"])
+def test_multiplier_is_of_the_learning_rate_of_the_method(given: Any) -> None:
+    requested = recipe(recipe={"method": given}, hyperparameters={"learning_rate_multiplier": 2})
+    assert requested.optimizer.learning_rate == 1e-5
+
+
 def method(**hyperparameters: Any) -> dict[str, Any]:
     return {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}}
 
@@ -81,8 +104,11 @@ def test_fine_tuned_model_is_trained_further() -> None:
 @pytest.mark.parametrize(
     ("fields", "param", "words"),
     [
-        ({"method": {"type": "dpo", "dpo": {}}}, "method.type", 'only "supervised"'),
-        ({"method": {"type": "reinforcement"}}, "method.type", 'only "supervised"'),
+        ({"method": {"type": "reinforcement"}}, "method.type", "preferred_output and non_preferred_output"),
+        ({"recipe": {"method": "orpo"}, "method": method()}, "recipe.method", "leave out method of the request"),
+        ({"method": {"type": "dpo", "supervised": {}}}, "method.supervised", 'set method.type to "supervised"'),
+        ({"method": {"type": "supervised", "dpo": {}}}, "method.dpo", 'set method.type to "dpo"'),
+        ({"recipe": {"method": {"beta": 0.2}}, "method": dpo(beta=0.1)}, "recipe.method.beta", "beta says it"),
         (
             {**INTEGRATED, "recipe": {"tracking": {"wandb": {"project": "q"}}}},
             "recipe.tracking.wandb",

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from store.scheduling.planner import plan
@@ -84,7 +84,6 @@ def without(occupants: Iterable[Occupant], gone: Iterable[str]) -> list[Occupant
     return [occupant for occupant in occupants if occupant.id not in ids]
 
 
-@settings(max_examples=50)
 @given(HOSTS, WAITING, occupied())
 def test_every_job_starts_or_has_a_position(
     hosts: list[Host], waiting: list[Waiting], occupants: list[Occupant]
@@ -97,7 +96,6 @@ def test_every_job_starts_or_has_a_position(
     assert all(wait.estimated_start is None or wait.estimated_start >= NOW for wait in made.waits.values())
 
 
-@settings(max_examples=50)
 @given(HOSTS, WAITING, occupied())
 def test_job_gets_all_devices_on_distinct_machines(
     hosts: list[Host], waiting: list[Waiting], occupants: list[Occupant]
@@ -121,7 +119,6 @@ def test_job_gets_all_devices_on_distinct_machines(
         assert started.not_before is None or started.not_before <= NOW
 
 
-@settings(max_examples=50)
 @given(HOSTS, WAITING, occupied(), st.randoms(use_true_random=False))
 def test_plan_depends_on_nothing_but_what_is_there(
     hosts: list[Host], waiting: list[Waiting], occupants: list[Occupant], order: random.Random
@@ -152,7 +149,6 @@ def test_only_needed_jobs_are_preempted_and_usefully(
         assert made.starts or fits_without(leaving) or not fits_without(leaving | lower)
 
 
-@settings(max_examples=50)
 @given(HOSTS, WAITING, occupied())
 def test_nobody_steps_aside_for_an_equal_nor_twice(
     hosts: list[Host], waiting: list[Waiting], occupants: list[Occupant]

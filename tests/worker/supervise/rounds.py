@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import sqlalchemy as sa
 from celery import Celery
@@ -50,9 +51,9 @@ def make_reconciler(
     return Reconciler(sessions, app, settings, MACHINE, draining)
 
 
-def run_on(sessions: Sessions, worker: str, pid: int, lease: timedelta) -> str:
+def run_on(sessions: Sessions, worker: str, pid: int, lease: timedelta, **recipe: Any) -> str:
     with sessions.begin() as session:
-        job_id = jobs.create(session, make_recipe()).id
+        job_id = jobs.create(session, make_recipe(**recipe)).id
         workers.register(session, worker, "another", "localhost", MACHINE)
         leases.place(session, [Placement(job_id, 1, [DeviceRef(worker, 0)], shared=False)])
         assert transitions.begin(session, job_id, 1, worker, pid, lease) is not None
@@ -64,8 +65,8 @@ def run_here(sessions: Sessions, pid: int, lease: timedelta = NEVER) -> str:
     return run_on(sessions, "host-1", pid, lease)
 
 
-def run_on_a_silent_worker(sessions: Sessions, name: str = "silent") -> str:
-    job_id = run_on(sessions, name, 1, lease=timedelta(seconds=-1))
+def run_on_a_silent_worker(sessions: Sessions, name: str = "silent", **recipe: Any) -> str:
+    job_id = run_on(sessions, name, 1, lease=timedelta(seconds=-1), **recipe)
     with sessions.begin() as session:
         session.execute(sa.update(Worker).where(Worker.name == name).values(seen_at=sa.func.now() - NEVER / 2))
     return job_id

@@ -23,6 +23,7 @@ from tests.worker.supervise.rounds import (
     run_on_a_silent_worker,
     status,
 )
+from worker.launchers.slurm_node import STOP
 from worker.settings import WorkerSettings
 from worker.supervise.reconciler import release_earlier
 
@@ -75,6 +76,19 @@ def test_job_keeps_what_the_attempt_has_left(
             assert (job.status, job.log_tail) == (JobStatus.QUEUED, "the end of the log")
             assert job.exit_report is not None
             assert job.exit_report["processes"] == exit_report["processes"]
+
+
+def test_slurm_job_of_a_lost_worker_is_told_to_stop(
+    sessions: Sessions, broker: Celery, settings: WorkerSettings
+) -> None:
+    in_cluster = run_on_a_silent_worker(sessions, "login", resources={"profile": "a"})
+    local = run_on_a_silent_worker(sessions)
+    runs = {job_id: settings.runs / artifacts.run_path(job_id, 1) for job_id in (in_cluster, local)}
+    for run in runs.values():
+        run.mkdir(parents=True)
+    make_reconciler(sessions, broker, settings).round()
+    assert (runs[in_cluster] / STOP).exists()
+    assert not (runs[local] / STOP).exists()
 
 
 def test_attempt_released_without_an_end_is_lost(

@@ -1,0 +1,53 @@
+"""Loads the base model, and answers until the server is idle or stopped."""
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+
+from transformers.utils.logging import disable_progress_bar
+
+from contract.inference import ServerSpec
+from contract.recipe import Recipe
+from inference.adapters import Adapters
+from inference.batch import PaddedBatch, Singles
+from inference.http_server import AnswerServer, port_of
+from inference.loop import Loop
+from inference.padding_check import takes_padded_rows
+from inference.prompts import Prompts
+from inference.token_room import token_room
+from trainer.device import describe, this_device
+from trainer.model.base_model import load_base
+from trainer.precision import DTYPES, resolve_precision
+
+log = logging.getLogger(__name__)
+
+
+def serve(spec: ServerSpec, report_port: Callable[[int], None], stop: threading.Event) -> None:
+    """Raises InputError for a model that cannot be loaded."""
+    began = time.monotonic()
+    disable_progress_bar()
+    device = this_device()
+    recipe = Recipe.model_validate({"model": spec.model, "dataset": "-"})
+    precision = resolve_precision(recipe, device)
+    base = load_base(recipe, DTYPES[precision], device).eval()
+    kind = PaddedBatch if takes_padded_rows(base.config) else Singles
+    room = token_room(base) if kind is PaddedBatch else math.inf  # the others keep nothing
+    loop = Loop(Adapters(base, spec.adapters), spec.batch, kind, room)
+    server = AnswerServer(spec.host, spec.secret, Prompts(spec.model, base), loop)
+    threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
+    threading.Thread(target=partial(_stop, stop, loop), name="stop", daemon=True).start()
+    report_port(port_of(server))
+    seconds = time.monotonic() - began
+    log.info("%s is loaded in %s on %s after %.1f s", spec.model, precision, describe(device), seconds)
+    log.info("answers of %s tokens fit at once, with their prompts", room)
+    loop.run(spec.idle_seconds)
+    server.shutdown()
+    log.info("it ends, %s", "on request" if stop.is_set() else "being idle")
+
+
+def _stop(stop: threading.Event, loop: Loop) -> None:
+    stop.wait()
+    loop.stop()
