@@ -1,5 +1,6 @@
-"""Models with a job's adapter merged into the base model."""
+"""A job's adapter in other formats: merged into the base model, portable, or GGUF."""
 
+import json
 import re
 from datetime import datetime
 from http import HTTPStatus
@@ -9,17 +10,27 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from api.auth.who import Who
-from api.context import Context
+from api.context import Context, Services
+from api.errors import ArtifactGone
 from api.http.body import described, json_body
 from api.http.idempotency import Once, idempotent
 from api.http.ids import JobId
 from contract import patterns
-from contract.failure import Failure
-from contract.formatting import truncate
-from store import exports
+from contract.export import ExportFormat
+from contract.failure import Failure, FailureCode, InputError
+from contract.formatting import format_value, truncate
+from contract.locate import locate_model
+from contract.model.config import read_model_config
+from contract.model.earlier_adapter import CONFIG
+from contract.model.loaded_names import model_type
+from contract.model.portable_adapter import check_gguf_type, check_portable
+from store import artifacts, exports
 from store.access import audit
+from store.access.principal import Principal
 from store.artifacts import ADAPTER
+from store.earlier_adapter import first_init
 from store.errors import ExportNotFound
+from store.exports import Wanted
 from store.jobs import jobs
 from store.models import Export
 from store.paging import page
@@ -28,16 +39,20 @@ from store.paging import page
 class ExportIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    format: Literal["merged"] = "merged"
-    """The base model with the adapter merged into it."""
+    format: ExportFormat = "merged"
+    """merged is the base model with the adapter merged into it; portable is the adapter in the one form that vLLM,
+    SGLang and PEFT read alike; gguf is that form for llama.cpp and Ollama."""
     source: Annotated[str, StringConstraints(pattern=patterns.ARTIFACT)] = ADAPTER
     """One of the job's artifacts: the adapter, a checkpoint, or best.tar."""
+    shard_size: Annotated[str, StringConstraints(pattern=patterns.SHARD_SIZE)] | None = None
+    """The largest file of a merged model's weights, such as "500MB" or "2GB"; null is 5GB."""
 
 
 class ExportOut(BaseModel):
     id: str
     job_id: str
     format: str
+    shard_size: str | None
     source: str
     status: Literal["queued", "running", "succeeded", "failed"]
     attempt: int
@@ -67,18 +82,48 @@ def _check_id(job_id: str, export_id: str) -> None:
 def create_export(
     services: Context, who: Who, once: Once, job_id: JobId, wanted: Annotated[ExportIn, Depends(json_body(ExportIn))]
 ) -> ExportOut:
-    """Has a worker merge what the job has saved into its base model. The same request again gives the same export,
-    unless that has failed. The result is an artifact of the job."""
-    with idempotent(services, once) as turn, services.sessions.begin() as session:
-        if turn.made is not None:
-            jobs.get(session, job_id, who.scope)
-            return export_out(exports.get(session, job_id, turn.made))
-        export, is_new = exports.request(session, job_id, wanted.source, who.scope)
-        if is_new:
-            audit.record(session, who, "export.create", export.id, job=job_id, source=export.source)
-        turn.complete(session, export.id)
-        session.refresh(export)
-        return export_out(export)
+    """Has a worker export what the job has saved in a format. The same request again gives the same export, unless that
+    has failed. The result is an artifact of the job. An adapter that cannot have the format is refused with 422."""
+    with idempotent(services, once) as turn:
+        if turn.made is None and wanted.format != "merged":
+            if wanted.shard_size is not None:
+                raise _no_shards(wanted)
+            _check_format(services, who, job_id, wanted)
+        with services.sessions.begin() as session:
+            if turn.made is not None:
+                jobs.get(session, job_id, who.scope)
+                return export_out(exports.get(session, job_id, turn.made))
+            export, is_new = exports.request(session, job_id, Wanted(**wanted.model_dump()), who.scope)
+            if is_new:
+                facts = {"job": job_id, "format": export.format, "source": export.source}
+                audit.record(session, who, "export.create", export.id, **facts)
+            turn.complete(session, export.id)
+            session.refresh(export)
+            return export_out(export)
+
+
+def _no_shards(wanted: ExportIn) -> InputError:
+    message = f'shard_size: got {format_value(wanted.shard_size)}; only format "merged" has shards; leave it out'
+    return InputError(FailureCode.RECIPE_INVALID, message, "shard_size")
+
+
+def _check_format(services: Services, who: Principal, job_id: str, wanted: ExportIn) -> None:
+    """Raises InputError for an adapter that has no such format, as far as the job and adapter_config.json tell, and
+    ArtifactGone, StorageUnavailable."""
+    with services.sessions.begin() as session:
+        job = jobs.get(session, job_id, who.scope)
+        model = str(job.recipe["model"])
+        source = exports.exported_from(session, job_id, wanted.source)
+        init = first_init(session, job)
+    try:
+        config = json.loads(b"".join(services.storage.read(artifacts.key(source, CONFIG))))
+    except FileNotFoundError as error:
+        raise ArtifactGone(job_id, source.name) from error
+    check_portable(config, init)
+    if wanted.format == "gguf":
+        folder = locate_model(model, services.settings.folders)
+        if folder is not None:  # a hub's model is read by the worker alone
+            check_gguf_type(model_type(read_model_config(folder)))
 
 
 @router.get("/jobs/{job_id}/exports")

@@ -1,5 +1,6 @@
-"""Exports: models merged from a job's adapter, requested by its owner and made by a worker's publishing process."""
+"""Exports: a job's adapter in other formats, requested by its owner and made by a worker's publishing process."""
 
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -7,8 +8,10 @@ from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
 from contract import ids
+from contract.export import ExportFormat
 from contract.failure import Failure, FailureCode
-from store import artifacts
+from contract.run_dir import RunDir, partial_path
+from store import artifacts, deletions
 from store.artifacts import ADAPTER, Digests
 from store.errors import ArtifactNotFound, ExportNotFound, JobNotFound
 from store.jobs import jobs
@@ -19,21 +22,34 @@ _MOST_CLAIMS = 5
 """Number of claims, by workers that were lost or stopped, after which it fails."""
 
 
-def request(session: Session, job_id: str, source: str, owner: str | None) -> tuple[Export, bool]:
-    """The export of an adapter or checkpoint as a merged model, and whether it is new: an earlier one that has not
-    failed is returned again. Raises JobNotFound, ArtifactNotFound."""
+@dataclass(frozen=True)
+class Wanted:
+    format: ExportFormat
+    source: str = ADAPTER
+    """Name of an adapter or checkpoint, or artifacts.BEST."""
+    shard_size: str | None = None
+    """The largest file of a merged model's weights; None is 5GB."""
+
+
+def request(session: Session, job_id: str, wanted: Wanted, owner: str | None) -> tuple[Export, bool]:
+    """The export of an adapter or checkpoint, and whether it is new: an earlier one that has not failed is returned
+    again. Raises JobNotFound, ArtifactNotFound."""
     job = jobs.lock(session, job_id, owner)
-    artifact = artifacts.get(session, job.id, source)
-    if artifact.kind not in ("adapter", "checkpoint"):
-        raise ArtifactNotFound(job_id, artifact.name, " that can be merged: give an adapter or a checkpoint")
-    same = (Export.job_id == job_id, Export.format == "merged", Export.source == artifact.name)
+    artifact = exported_from(session, job.id, wanted.source)
+    same = (
+        Export.job_id == job_id,
+        Export.format == wanted.format,
+        Export.source == artifact.name,
+        Export.shard_size.is_not_distinct_from(wanted.shard_size),
+    )
     found = session.scalar(select(Export).where(*same, Export.status != "failed"))
     if found is not None:
         return found, False
     export = Export(
         id=ids.new_id(ids.EXPORT),
         job_id=job_id,
-        format="merged",
+        format=wanted.format,
+        shard_size=wanted.shard_size,
         source=artifact.name,
         status="queued",
         attempt=0,
@@ -41,6 +57,14 @@ def request(session: Session, job_id: str, source: str, owner: str | None) -> tu
     session.add(export)
     session.flush()
     return export, True
+
+
+def exported_from(session: Session, job_id: str, source: str) -> Artifact:
+    """The adapter or checkpoint of that name. Raises ArtifactNotFound."""
+    artifact = artifacts.get(session, job_id, source)
+    if artifact.kind not in ("adapter", "checkpoint"):
+        raise ArtifactNotFound(job_id, artifact.name, " that can be exported: give an adapter or a checkpoint")
+    return artifact
 
 
 def get(session: Session, job_id: str, export_id: str) -> Export:
@@ -70,6 +94,10 @@ def claim(session: Session, worker: str, lease: timedelta) -> Export | None:
         message = f"its worker was lost {export.attempt} times while it was made; its memory may be too small"
         _fail(export, Failure(code=FailureCode.WORKER_LOST, message=message))
         return None
+    if export.attempt > 0:
+        # What the attempt before has uploaded, and what a killed worker has left. The log stays.
+        run = RunDir(folder(export))
+        deletions.add(session, map(str, (run.adapter, run.exported, partial_path(run.exported))))
     claimed = {
         "status": "running",
         "attempt": Export.attempt + 1,
@@ -95,27 +123,40 @@ def requeue(session: Session, export_id: str, attempt: int) -> None:
     session.execute(update(Export).where(*_mine(export_id, attempt)).values(values))
 
 
-def succeed(session: Session, export_id: str, attempt: int, artifact: Artifact, digests: Digests) -> bool:
-    """Ends an export whose model is complete in the storage, and adds that as an artifact. False where the attempt has
-    lost its lease."""
+def succeed(session: Session, export_id: str, attempt: int, made: Artifact, digests: Digests) -> bool:
+    """Ends an export whose files are complete in the storage, and adds that as an artifact; the same again changes
+    nothing. False where the attempt has lost its lease, or the model was deleted."""
     try:
-        jobs.hold(session, artifact.job_id)  # first: a job is always locked before its exports
+        jobs.hold(session, made.job_id)  # first: a job is always locked before its exports
     except JobNotFound:
         return False
     export = _locked(session, export_id, attempt)
     if export is None:
-        return False
+        # The commit may have succeeded although the database went away before it said so.
+        done = (Export.id == export_id, Export.attempt == attempt, Export.status == "succeeded")
+        return session.scalar(select(Export.id).where(*done)) is not None
     export.status, export.lease_expires_at, export.finished_at = "succeeded", None, func.now()
-    export.artifact = artifact.name
-    artifacts.add(session, artifact)
-    artifacts.mark_published(session, artifact, digests)
+    export.artifact = made.name
+    artifacts.add(session, made)
+    artifacts.mark_published(session, made, digests)
     return True
 
 
+def fail_open(session: Session, job_id: str, failure: Failure) -> None:
+    """Fails the exports of a locked job that are not done. A worker that is making one stops within a second."""
+    open_ones = (Export.job_id == job_id, Export.status.in_(["queued", "running"]))
+    found = session.scalars(select(Export).where(*open_ones).order_by(Export.id).with_for_update()).all()
+    for export in found:
+        _fail(export, failure)
+    deletions.add(session, [str(folder(export)) for export in found if export.attempt > 0])
+
+
 def fail(session: Session, export_id: str, attempt: int, failure: Failure) -> None:
+    """Ends an export that cannot be made. What it has uploaded is deleted; its log stays."""
     export = _locked(session, export_id, attempt)
     if export is not None:
         _fail(export, failure)
+        deletions.add(session, [artifact(export).path])
 
 
 def _fail(export: Export, failure: Failure) -> None:
@@ -131,11 +172,12 @@ def _mine(export_id: str, attempt: int) -> tuple[ColumnElement[bool], ...]:
     return Export.id == export_id, Export.attempt == attempt, Export.status == "running"
 
 
-def merged(export: Export) -> Artifact:
+def artifact(export: Export) -> Artifact:
     """The artifact that the export makes."""
-    name = "merged.tar" if export.source == ADAPTER else f"merged-{export.source}"
-    path = folder(export) / "merged"
-    return Artifact(job_id=export.job_id, name=name, kind="merged", path=str(path), bytes=0)
+    form = "-".join(filter(None, [export.format, export.shard_size]))
+    name = f"{form}.tar" if export.source == ADAPTER else f"{form}-{export.source}"
+    path = folder(export) / "exported"
+    return Artifact(job_id=export.job_id, name=name, kind=export.format, path=str(path), bytes=0)
 
 
 def folder(export: Export) -> Path:

@@ -10,7 +10,7 @@ from store.models.base import Base
 
 
 class Export(Base):
-    """A request for a model with an adapter merged in, which a worker makes."""
+    """A request for an adapter in another format, which a worker makes."""
 
     __tablename__ = "exports"
     __table_args__ = (
@@ -24,6 +24,9 @@ class Export(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     format: Mapped[str]
+    """A contract.export.ExportFormat."""
+    shard_size: Mapped[str | None]
+    """The largest file of a merged model's weights, such as "2GB"; None is 5GB."""
     source: Mapped[str]
     """Name of the adapter or checkpoint among the job's artifacts."""
     status: Mapped[str]
@@ -35,6 +38,6 @@ class Export(Base):
     failure: Mapped[dict[str, Any] | None]
     """A contract.failure.Failure."""
     artifact: Mapped[str | None]
-    """Name of the merged model among the job's artifacts."""
+    """Name of the result among the job's artifacts."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     finished_at: Mapped[datetime | None]

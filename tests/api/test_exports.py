@@ -1,4 +1,6 @@
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -7,7 +9,8 @@ from contract.events import CheckpointEvent
 from store import artifacts
 from store.jobs import jobs
 from store.session import Sessions
-from tests.support.artifacts import publish_rows
+from tests.support.artifacts import publish, publish_rows
+from tests.support.files import write_model
 from tests.support.jobs import make_recipe
 
 
@@ -39,10 +42,22 @@ def test_best_is_what_it_stands_for(client: TestClient, job_id: str) -> None:
     assert same["id"] == best["id"]
 
 
+def test_each_shard_size_is_an_export_of_its_own(client: TestClient, job_id: str) -> None:
+    url = f"/jobs/{job_id}/exports"
+    small = client.post(url, json={"shard_size": "500MB"}).json()
+    assert (small["format"], small["shard_size"]) == ("merged", "500MB")
+    assert client.post(url, json={"shard_size": "500MB"}).json()["id"] == small["id"]
+    assert len({client.post(url, json={"shard_size": each}).json()["id"] for each in ("500MB", "2GB", None)}) == 3
+
+
 @pytest.mark.parametrize(
     ("requested", "status", "reported"),
     [
-        ({"format": "gguf"}, 422, "format"),
+        ({"format": "onnx"}, 422, "format"),
+        ({"format": "portable", "source": "checkpoint-3.tar"}, 404, None),
+        ({"format": "portable", "shard_size": "2GB"}, 422, "shard_size"),
+        ({"format": "merged", "shard_size": "2 GB"}, 422, "shard_size"),
+        ({"format": "merged", "shard_size": "0MB"}, 422, "shard_size"),
         ({"format": "merged", "source": "../x"}, 422, "source"),
         ({"format": "merged", "source": "trainer.log"}, 422, "source"),
         ({"format": "merged", "into": "x"}, 422, "into"),
@@ -61,3 +76,71 @@ def test_impossible_export_is_refused(
 def test_unknown_export_is_404(client: TestClient, job_id: str, export: str) -> None:
     assert client.get(f"/jobs/{job_id}/exports/{export}").status_code == 404
     assert client.get(f"/jobs/{job_id}/exports?after={export}").status_code == 404
+
+
+PLAIN = {"r": 16, "lora_alpha": 32, "use_rslora": True, "rank_pattern": {"q_proj": 32}, "alpha_pattern": {"q_proj": 8}}
+
+
+def saved(sessions: Sessions, home: Path, config: dict[str, Any], **recipe: Any) -> str:
+    """The id of a job whose adapter has this configuration."""
+    with sessions.begin() as session:
+        job_id = jobs.create(session, make_recipe(**recipe)).id
+        artifacts.add_checkpoint(session, job_id, 1, CheckpointEvent(time=1, step=5, path="a", bytes=2, final=True))
+    folder = home / "runs" / artifacts.run_path(job_id, 1) / "a"
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    publish(sessions, home)
+    return job_id
+
+
+@pytest.mark.parametrize("wanted", ["portable", "gguf"])
+def test_adapter_in_other_formats_is_accepted(client: TestClient, sessions: Sessions, home: Path, wanted: str) -> None:
+    job_id = saved(sessions, home, PLAIN)
+    answer = client.post(f"/jobs/{job_id}/exports", json={"format": wanted})
+    assert answer.status_code == 202, answer.text
+    assert (answer.json()["format"], answer.json()["source"]) == (wanted, "adapter.tar")
+    merged = client.post(f"/jobs/{job_id}/exports", json={"format": "merged"}).json()
+    assert merged["id"] != answer.json()["id"]
+
+
+@pytest.mark.parametrize("wanted", ["portable", "gguf"])
+@pytest.mark.parametrize(
+    ("config", "adapter", "reason"),
+    [
+        ({"use_dora": True}, {}, "adapter.dora"),
+        ({"bias": "all"}, {}, "adapter.bias"),
+        ({"modules_to_save": ["lm_head"]}, {}, "adapter.modules_to_save"),
+        ({"target_parameters": ["experts.down_proj"]}, {}, "adapter.experts"),
+        ({"rank_pattern": {"q_proj": 513}}, {}, "a rank of 513 is above 512"),
+        ({}, {"init": "loftq"}, "adapter.init"),
+    ],
+)
+def test_adapter_that_engines_do_not_load_is_refused(
+    client: TestClient,
+    sessions: Sessions,
+    home: Path,
+    wanted: str,
+    config: dict[str, Any],
+    adapter: dict[str, Any],
+    reason: str,
+) -> None:
+    bits = {"base_bits": 4} if adapter else {}
+    job_id = saved(sessions, home, PLAIN | config, adapter=adapter, **bits)
+    continued = saved(sessions, home, PLAIN | config, adapter={"start_from": job_id}, **bits)
+    for each in (job_id, continued):
+        answer = client.post(f"/jobs/{each}/exports", json={"format": wanted})
+        error = answer.json()["error"]
+        assert (answer.status_code, error["param"]) == (422, "format")
+        assert reason in error["message"]
+        assert error["message"].endswith('export it with format "merged"')
+        assert client.get(f"/jobs/{each}/exports").json()["data"] == []
+
+
+def test_gguf_of_an_unknown_architecture_is_refused(client: TestClient, sessions: Sessions, home: Path) -> None:
+    write_model(home / "models" / "other")
+    (home / "models" / "other" / "config.json").write_text('{"model_type": "bloom"}')
+    job_id = saved(sessions, home, PLAIN, model="other")
+    answer = client.post(f"/jobs/{job_id}/exports", json={"format": "gguf"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "format")
+    assert '"bloom" is not one of gemma, gemma2' in answer.json()["error"]["message"]
+    assert client.post(f"/jobs/{job_id}/exports", json={"format": "portable"}).status_code == 202

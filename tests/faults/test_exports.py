@@ -29,7 +29,7 @@ def live(
     add_model_and_dataset(home)
     settings = {
         "FINETUNED_TRAINER": f"{sys.executable} -P {FAKE_TRAINER}",
-        "FINETUNED_MERGER": f"{sys.executable} -P {FAKE_MERGER}",
+        "FINETUNED_EXPORTER": f"{sys.executable} -P {FAKE_MERGER}",
     }
     with running(home, database_url, broker_url, workers=("first",), **settings) as live:
         yield live
@@ -64,7 +64,7 @@ def test_export_is_made_once_and_listed(live: Service) -> None:
     assert export(live, job_id)["id"] == made["id"]
     base = f"/jobs/{job_id}/artifacts"
     (listed,) = [each for each in live.client.get(base).json()["data"] if each["kind"] == "merged"]
-    assert [file["name"] for file in listed["files"]] == ["config.json", "seen.txt"]
+    assert [file["name"] for file in listed["files"]] == ["README.md", "config.json", "loss.png", "seen.txt"]
     assert len(live.client.get(f"{base}/merged.tar").content) == listed["bytes"]
     assert live.client.get(f"{base}/merged.tar/files/seen.txt").text == ""
     other = export(live, job_id, source="checkpoint-1.tar")

@@ -24,8 +24,9 @@ class Cleaner:
     def delete_files(self) -> None:
         """Deletes all files that are due. Raises OSError, StorageUnavailable, and OperationalError while the database
         is unavailable; another call continues."""
-        home = FolderStorage(self.settings.home)
-        storages = [home, self.storage] if self.storage.remote else [home]
+        storages: list[Storage] = [FolderStorage(self.settings.home)]
+        if self.storage.remote:
+            storages += [self.storage, FolderStorage(self.settings.fetched_adapters)]
         while not self.stopping() and (path := deletions.delete_next(self.sessions, storages)) is not None:
             log.info("the files of %s are deleted", path)
 

@@ -1,4 +1,5 @@
-"""Publishes artifacts, makes exports and deletes files for one worker: `python -m worker.publishing.daemon WORKER_PID`.
+"""Publishes artifacts, makes exports, works through evaluations and deletes files for one worker:
+`python -m worker.publishing.daemon WORKER_PID`.
 
 It is a process rather than a thread of the worker: obstore's threads do not survive a fork, and the worker forks a
 process for each job. Also, neither digests of gigabytes nor plots may delay the worker's heartbeat.
@@ -22,6 +23,7 @@ from runtime.settings import read_settings
 from storage.backends import make_storage
 from storage.errors import StorageUnavailable
 from store.session import make_engine, make_sessions
+from worker.evaluating.evaluator import Evaluator
 from worker.publishing.cleaner import Cleaner
 from worker.publishing.exporter import Exporter
 from worker.publishing.publisher import publish_all
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_ROUNDS = 0.25
 SECONDS_BETWEEN_EXPORTS = 1.0
+SECONDS_BETWEEN_EVALUATIONS = 1.0
 SECONDS_BETWEEN_DELETIONS = 1.0
 SECONDS_BETWEEN_CLEANINGS = 60.0
 LONGEST_WAIT = 10.0
@@ -47,11 +50,14 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, whose jobs end first
     sessions, storage = make_sessions(make_engine(settings)), make_storage(settings)
     exporter = Exporter(sessions, settings, storage, stop.is_set)
+    evaluator = Evaluator(sessions, settings, storage, stop.is_set)
     cleaner = Cleaner(sessions, settings, storage, stop.is_set)
-    # An export takes minutes, so it has a thread of its own. The thread lives as long as this process: the guard of a
-    # merger ends with the thread that started it. Deleting a large folder may take long too.
+    # An export takes minutes, so it has a thread of its own. The thread lives as long as this process: the guard of an
+    # exporter ends with the thread that started it. An evaluation waits for a device, and deleting a large folder may
+    # take long too.
     others = [
         ("exporting", exporter.export_next, SECONDS_BETWEEN_EXPORTS),
+        ("evaluating", evaluator.evaluate_next, SECONDS_BETWEEN_EVALUATIONS),
         ("deleting", cleaner.delete_files, SECONDS_BETWEEN_DELETIONS),
         ("cleaning", cleaner.clean, SECONDS_BETWEEN_CLEANINGS),
     ]

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from contract.failure import InputError
-from contract.locate import locate_model
+from contract.locate import locate_model, public_name
 from runtime.atomic_files import replacing
 from storage.backends import FolderStorage, Storage
 from store import artifacts, kept_adapters
@@ -97,14 +97,13 @@ def _make(sessions: Sessions, settings: WorkerSettings, artifact: Artifact, job:
 
 
 def _base_name(settings: WorkerSettings, job: Job) -> str:
-    """A hub id, or the name of the model's folder, as the trainer writes it into the adapter's configuration."""
+    """As contract.locate.public_name, also where the folder is gone by now."""
     model = str(job.recipe["model"])
     try:
         folder = locate_model(model, settings.folders)
     except InputError:
-        # The folder is gone by now.
         folder = Path(model)
-    return model if folder is None else folder.name
+    return public_name(model, folder)
 
 
 def _copy_into(adapter: Path, card: Path) -> None:

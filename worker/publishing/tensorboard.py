@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from contract.events import SCORES
 from store.jobs.job_report import JobReport
 
 SCALARS = {
@@ -14,6 +15,7 @@ SCALARS = {
     "epoch": "train/epoch",
     "tokens_per_second": "train/tokens_per_second",
     "memory_bytes": "train/memory_bytes",
+    **{name: f"train/{name}" for name in SCORES},
 }
 """TensorBoard groups tags by what is before the slash."""
 
@@ -52,5 +54,7 @@ def _evaluations(report: JobReport) -> Iterator[_Record]:
     """With the time of their step: a report has that alone."""
     times = {row.step: row.time for row in report.metrics}
     first = report.metrics[0].time if report.metrics else 0.0
-    for step, loss in report.evaluations:
-        yield _Record(times.get(step, first), step, {"eval/loss": loss})
+    for evaluation in report.evaluations:
+        step = evaluation["step"]
+        scores = {f"eval/{name}": evaluation[name] for name in SCORES if evaluation.get(name) is not None}
+        yield _Record(times.get(step, first), step, {"eval/loss": evaluation["eval_loss"], **scores})

@@ -2,13 +2,16 @@ import csv
 import hashlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
+import yaml
 from matplotlib import colors, image
 from pydantic import SecretStr
 
+from contract.model_card import on_hub
 from storage.backends import BucketStorage, FolderStorage
 from storage.errors import StorageUnavailable
 from store import artifacts
@@ -57,10 +60,11 @@ def test_ended_job_has_log_metrics_curve_card(sessions: Sessions, settings: Work
         rows = list(csv.DictReader(file))
     assert [(row["step"], float(row["loss"])) for row in rows] == [("1", loss(1)), ("2", loss(2)), ("3", loss(3))]
     assert (settings.runs / found["results.csv"].path).read_text().splitlines() == [
-        "step,train_loss,valid_loss,learning_rate",
-        f"1,{loss(1)},,0.0001",
-        f"2,{loss(2)},1.25,0.0001",
-        f"3,{loss(3)},1.5,0.0001",
+        "step,train_loss,train_accuracy,train_mean_token_accuracy,valid_loss,valid_mean_token_accuracy,full_valid_loss,"
+        "full_valid_mean_token_accuracy,learning_rate",
+        f"1,{loss(1)},,,,,,,0.0001",
+        f"2,{loss(2)},,,1.25,,1.25,,0.0001",
+        f"3,{loss(3)},,,1.5,,1.5,,0.0001",
     ]
 
 
@@ -83,13 +87,35 @@ def test_picture_shows_both_loss_curves(sessions: Sessions, settings: WorkerSett
         assert columns.max() - columns.min() > share * picture.shape[1]
 
 
+def front_matter(card: str) -> dict[str, Any]:
+    """As the hub reads it."""
+    found: dict[str, Any] = yaml.safe_load(card.split("---\n")[1])
+    return found
+
+
+def test_card_links_a_base_of_the_hub(sessions: Sessions, settings: WorkerSettings) -> None:
+    job_id = run_job(sessions, settings, model="org/base")
+    end(sessions, job_id)
+    publish(sessions, settings)
+    card = (settings.runs / published(sessions, job_id)["README.md"].path).read_text()
+    read = front_matter(card)
+    assert (read["base_model"], read["base_model_relation"]) == ("org/base", "adapter")
+    pushed = on_hub(card, "org/ours", "adapter")
+    assert "\n## Use\n\nDownload these files to a folder `adapter`:\n\n```sh\nhf download org/ours " in pushed
+    assert "With these files in a folder `adapter`:" in pushed
+
+
 def test_card_names_base_data_and_use(sessions: Sessions, settings: WorkerSettings) -> None:
     job_id = run_job(sessions, settings)
     end(sessions, job_id)
     publish(sessions, settings)
     adapter = settings.runs / published(sessions, job_id)["adapter.tar"].path
     card = (adapter / "README.md").read_text()
-    assert card.startswith('---\nbase_model: "tiny"\nlibrary_name: peft\n')
+    assert front_matter(card) == {
+        "library_name": "peft",
+        "pipeline_tag": "text-generation",
+        "tags": ["lora", "sft", "finetuned"],
+    }
     for reported in (
         "ab" * 32,
         "3 of 3",
@@ -120,7 +146,7 @@ def test_card_names_no_folder_of_the_server(
     end(sessions, job_id)
     publish(sessions, settings)
     card = (settings.runs / published(sessions, job_id)["README.md"].path).read_text()
-    assert card.startswith('---\nbase_model: "base"\n')
+    assert "\nA LoRA adapter for `base`, " in card
     assert 'PreTrainedTokenizerFast.from_pretrained("adapter")' in card
     assert str(tmp_path) not in card
     assert '"path": "e.jsonl"' in card
