@@ -5,12 +5,16 @@ from sqlalchemy import Connection, create_engine, text
 ROLE = "finetuned_worker"
 
 _GRANTS = {
-    "SELECT": ("alembic_version", "quotas", "webhooks (id, owner, events, enabled)"),
-    "SELECT, INSERT": ("deliveries", "events"),
+    "SELECT": (
+        *("alembic_version", "quotas", "pushes (job_id, artifact, due_at)", "webhooks (id, owner, events, enabled)"),
+    ),
+    "SELECT, INSERT": ("deliveries", "evaluated_rows", "events"),
     "SELECT, INSERT, DELETE": ("memory_readings",),
     "SELECT, UPDATE": ("jobs",),
-    "SELECT, UPDATE, DELETE": ("datasets", "exports"),
-    "SELECT, INSERT, UPDATE, DELETE": ("artifacts", "blobs", "deletions", "devices", "leases", "metrics", "workers"),
+    "SELECT, UPDATE, DELETE": ("datasets", "evaluations", "exports"),
+    "SELECT, INSERT, UPDATE, DELETE": (
+        *("artifacts", "blobs", "deletions", "devices", "inference_servers", "leases", "metrics", "workers"),
+    ),
 }
 
 

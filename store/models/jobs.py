@@ -98,6 +98,8 @@ class Job(Base):
     rendezvous: Mapped[str | None]
     """HOST:PORT at which the machines of the latest attempt meet. None before it is known; empty when they are to
     stop."""
+    cluster_wait: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    """A store.scheduling.situation.Wait while the latest attempt waits in a cluster's own queue."""
     exit_report: Mapped[dict[str, Any] | None]
     """How the latest attempt's processes ended: a contract.exit_report.ExitReport."""
     training_file: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"))
@@ -178,6 +180,13 @@ class StepMetric(Base):
     progress: Mapped[float]
     eta_seconds: Mapped[float]
     router_loss: Mapped[float | None]
+    token_accuracy: Mapped[float | None]
+    reward_accuracy: Mapped[float | None]
+    reward_margin: Mapped[float | None]
+    chosen_reward: Mapped[float | None]
+    rejected_reward: Mapped[float | None]
+    chosen_tokens: Mapped[float | None]
+    rejected_tokens: Mapped[float | None]
 
 
 class Artifact(Base):
@@ -197,6 +206,9 @@ class Artifact(Base):
     """Size of a download; before it is published, of its files."""
     eval_loss: Mapped[float | None]
     """Loss of the evaluation at its step; None without one."""
+    reward_accuracy: Mapped[float | None]
+    """Of that evaluation, for a method with rewards."""
+    reward_margin: Mapped[float | None]
     files: Mapped[list[Any] | None]
     """Name, bytes and SHA-256 of each file in it; None until they are in the storage."""
     sha256: Mapped[str | None]

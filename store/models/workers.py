@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    CheckConstraint,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
@@ -23,6 +24,7 @@ class Worker(Base):
     """A worker and the hardware of its machine."""
 
     __tablename__ = "workers"
+    __table_args__ = (CheckConstraint("inference IN ('kept', 'off', 'preemptible')", name="inference"),)
 
     name: Mapped[str] = mapped_column(primary_key=True)
     instance_id: Mapped[str]
@@ -37,6 +39,8 @@ class Worker(Base):
     """A contract.machine.Disk; None before it was measured."""
     low_disk: Mapped[bool] = mapped_column(server_default=false())
     """Whether too little of it is free, so that no attempt starts there."""
+    inference: Mapped[str] = mapped_column(server_default="preemptible")
+    """Whether it runs inference servers, and gives their devices to waiting jobs: preemptible, kept or off."""
     seen_at: Mapped[datetime]
     """Time of the last heartbeat, by the database's clock."""
 

@@ -5,12 +5,18 @@ from typing import Any
 import sqlalchemy as sa
 
 from contract.events import CheckpointEvent
-from store import artifacts
+from contract.recipe import DatasetSource
+from store import artifacts, evaluations, pushes
+from store.access.principal import Principal
+from store.evaluations import NewEvaluation
 from store.jobs import jobs
 from store.models import Deletion, Export
+from store.pushes import WantedPush
 from store.session import Sessions
 from tests.support.artifacts import publish_rows
 from tests.support.jobs import make_recipe
+
+ADMIN = Principal("default", admin=True, key_id=None, request_id="request")
 
 
 def create(sessions: Sessions, **fields: Any) -> str:
@@ -78,11 +84,22 @@ def test_adapters_in_use_are_not_deleted(sessions: Sessions) -> None:
     with sessions.begin() as session:
         named = {"job_id": job_id, "format": "merged", "source": "checkpoint-4.tar", "status": "queued", "attempt": 0}
         session.add(Export(id="export_1", **named))
-    save(sessions, job_id, {6: None, 8: None})
-    assert kept(sessions, job_id) == ["checkpoint-2.tar", "checkpoint-4.tar", "checkpoint-8.tar"]
+    save(sessions, job_id, {5: None})
+    with sessions.begin() as session:
+        used = artifacts.get(session, job_id, "checkpoint-5.tar")
+        new = NewEvaluation(used, DatasetSource(path="rows.jsonl", sha256="0" * 64), {}, 1)
+        evaluations.create(session, job_id, new, None)
+    save(sessions, job_id, {6: None})
+    with sessions.begin() as session:
+        wanted = WantedPush("checkpoint-6.tar", "org/name", revision=None, private=True, secret="hub")
+        pushes.request(session, ADMIN, job_id, wanted)
+    save(sessions, job_id, {7: None, 8: None})
+    assert kept(sessions, job_id) == [f"checkpoint-{step}.tar" for step in (2, 4, 5, 6, 8)]
     with sessions.begin() as session:
         ended = sa.text("UPDATE jobs SET status = 'cancelled', finished_at = now() WHERE id <> :its")
         session.execute(ended, {"its": job_id})
         session.execute(sa.text("UPDATE exports SET status = 'succeeded'"))
+        session.execute(sa.text("UPDATE evaluations SET status = 'succeeded', scores = '{}'"))
+        session.execute(sa.text("UPDATE pushes SET status = 'failed', error = 'no', due_at = NULL"))
     save(sessions, job_id, {10: None})
     assert kept(sessions, job_id) == ["checkpoint-10.tar"]

@@ -16,6 +16,7 @@ from storage.backends import FolderStorage
 from store import artifacts, datasets, deletions, exports
 from store.access import quotas
 from store.datasets import Source
+from store.exports import Wanted
 from store.jobs import actions, attempts, jobs
 from store.jobs.attempts import AttemptEnd
 from store.models import Artifact, Deletion, Export, Job
@@ -195,12 +196,12 @@ def test_old_logs_and_exports_go_with_their_rows(sessions: Sessions, tmp_path: P
     write(tmp_path / "runs" / job_id, KEPT)
     add_artifacts(sessions, tmp_path, job_id)
     with sessions.begin() as session:
-        export, _ = exports.request(session, job_id, "adapter.tar", None)
+        export, _ = exports.request(session, job_id, Wanted("merged"), None)
         claimed = exports.claim(session, "worker", timedelta(minutes=1))
         assert claimed is not None
         folder = f"runs/{exports.folder(export)}"
         write(tmp_path / folder, {"merged/model", "log"})
-        exports.succeed(session, export.id, 1, exports.merged(export), artifacts.Digests([], 5, "0" * 64))
+        exports.succeed(session, export.id, 1, exports.artifact(export), artifacts.Digests([], 5, "0" * 64))
         session.execute(sa.update(Export).values(finished_at=sa.func.now() - timedelta(days=2)))
     age(sessions, days=2)
     assert retention(sessions, tmp_path).clean().count.total() == 0
@@ -211,7 +212,7 @@ def test_old_logs_and_exports_go_with_their_rows(sessions: Sessions, tmp_path: P
     assert files(tmp_path / "runs" / job_id) == KEPT - {"attempt-2/trainer.log"}
     with sessions.begin() as session:
         assert {each.name for each in artifacts.list_published(session, job_id)} == {"adapter.tar", "checkpoint-2.tar"}
-        assert exports.request(session, job_id, "adapter.tar", None)[1]
+        assert exports.request(session, job_id, Wanted("merged"), None)[1]
 
 
 def test_unused_datasets_are_deleted_and_shared_bytes_stay(sessions: Sessions, tmp_path: Path) -> None:

@@ -5,8 +5,13 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 
+from contract.events import CheckpointEvent
 from migrations import worker_role
+from store import artifacts, kept_adapters
+from store.jobs import jobs
 from store.scheduling import memory
+from store.session import Sessions
+from tests.support.jobs import make_recipe
 from tests.support.service import as_worker_role
 
 
@@ -34,6 +39,18 @@ def test_workers_role_records_memory_and_deletes_old_readings(worker: sa.Engine)
         memory.prune(session)
         memory.record(session, "gpu-a", {memory.MACHINE: 5})
         assert [reading.used_bytes for reading in memory.read(session, "gpu-a", 0, 10)] == [5]
+
+
+def test_workers_role_deletes_older_adapters(worker: sa.Engine, sessions: Sessions) -> None:
+    with sessions.begin() as session:
+        job_id = jobs.create(session, make_recipe(checkpointing={"keep_adapters": 1})).id
+        for step in (2, 4):
+            path = f"step-{step}"
+            artifacts.add_checkpoint(session, job_id, 1, CheckpointEvent(time=1, step=step, path=path, bytes=1))
+        session.execute(sa.text("UPDATE artifacts SET published_at = now(), files = '[]', sha256 = ''"))
+    with Session(worker) as session:
+        kept_adapters.delete_older(session, job_id)
+        assert [each.name for each in artifacts.list_published(session, job_id)] == ["checkpoint-4.tar"]
 
 
 def test_rights_are_granted_again_with_a_new_password(database_url: str, engine: sa.Engine, worker: sa.Engine) -> None:

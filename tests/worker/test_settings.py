@@ -25,3 +25,34 @@ def test_name_that_can_be_no_queues_is_refused(
     monkeypatch.setenv("FINETUNED_WORKER", "box 1")
     with pytest.raises(SystemExit, match="FINETUNED_WORKER: String should match pattern"):
         read_settings(WorkerSettings)
+
+
+@pytest.mark.parametrize("given", ["10.0.0.2:80", "0.0.0.0", "::", "[fd00::2]", "fe80::1%eth0", "a b", "http://a"])
+def test_address_that_no_url_may_have_is_refused(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv("FINETUNED_INFERENCE_ADDRESS", given)
+    with pytest.raises(SystemExit, match="FINETUNED_INFERENCE_ADDRESS"):
+        read_settings(WorkerSettings)
+
+
+@pytest.mark.parametrize(
+    ("database", "address", "kind", "warned"),
+    [
+        ("10.0.0.1", "127.0.0.1", "preemptible", True),
+        ("db", "::1", "kept", True),
+        ("10.0.0.1", "fd00::2", "preemptible", False),
+        ("10.0.0.1", "gpu-box-2", "preemptible", False),
+        ("127.0.0.1", "127.0.0.1", "preemptible", False),
+        ("localhost", "localhost", "preemptible", False),
+        ("", "127.0.0.1", "preemptible", False),
+        ("10.0.0.1", "127.0.0.1", "off", False),
+    ],
+)
+def test_loopback_with_a_remote_database_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, database: str, address: str, kind: str, warned: bool
+) -> None:
+    monkeypatch.setenv("FINETUNED_DATABASE_URL", f"postgresql+psycopg://user:word@{database}/name")
+    monkeypatch.setenv("FINETUNED_INFERENCE_ADDRESS", address)
+    monkeypatch.setenv("FINETUNED_INFERENCE", kind)
+    problem = read_settings(WorkerSettings).inference_problem
+    assert (problem is not None) == warned
+    assert "word" not in (problem or "").split()

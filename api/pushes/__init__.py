@@ -1,0 +1,1 @@
+"""Uploads artifacts to a model hub."""
