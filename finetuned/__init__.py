@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from finetuned.errors import Unreachable as Unreachable
     from finetuned.errors import WaitTimeout as WaitTimeout
     from finetuned.events import JobEvent as JobEvent
-    from finetuned.objects import Metrics as Metrics
-    from finetuned.objects import Plan as Plan
+    from finetuned.objects.jobs import Metrics as Metrics
+    from finetuned.objects.plans import Plan as Plan
     from finetuned.status import Status as Status
 
     __version__: str
@@ -52,8 +52,8 @@ _HOMES = {
     "Dataset": "_sync.datasets",
     "Job": "_sync.jobs",
     "JobEvent": "events",
-    "Metrics": "objects",
-    "Plan": "objects",
+    "Metrics": "objects.jobs",
+    "Plan": "objects.plans",
     "Status": "status",
     **dict.fromkeys(_ERRORS.split(), "errors"),
 }

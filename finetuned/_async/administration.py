@@ -5,7 +5,8 @@ from datetime import datetime
 from typing import Any
 
 from finetuned._async.transport import AsyncTransport, part, recipe_body
-from finetuned.objects import Delivery, Key, Plan, Quota, Secret, Webhook, Worker
+from finetuned.objects.operations import Delivery, Key, Quota, Secret, Webhook, Worker
+from finetuned.objects.plans import Plan
 
 _PLAN_SECONDS = 90.0  # the service may read and tokenize a part of a large dataset
 

@@ -12,10 +12,12 @@ from finetuned._async.administration import (
     AsyncWorkers,
 )
 from finetuned._async.datasets import AsyncDatasets
+from finetuned._async.evaluations import AsyncEvaluations
 from finetuned._async.jobs import AsyncJobs
+from finetuned._async.models import AsyncModels
 from finetuned._async.sweeps import AsyncSweeps
 from finetuned._async.transport import AsyncTransport
-from finetuned.objects import Clean
+from finetuned.objects.operations import Clean
 
 _CLEAN_SECONDS = 600.0  # the service may look at the files of many jobs
 
@@ -41,6 +43,8 @@ class AsyncClient:
         act for, which takes an admin's key or a service without keys. `timeout` is seconds without an answer."""
         self._transport = AsyncTransport(url, key, owner, timeout, max_retries)
         self.jobs = AsyncJobs(self._transport)
+        self.evaluations = AsyncEvaluations(self._transport)
+        self.models = AsyncModels(self._transport)
         self.sweeps = AsyncSweeps(self._transport)
         self.datasets = AsyncDatasets(self._transport)
         self.plans = AsyncPlans(self._transport)

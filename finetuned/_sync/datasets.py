@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from finetuned._sync.transport import Transport, part
 from finetuned.errors import WaitTimeout
-from finetuned.objects import DatasetFields, PreviewExample, TokenReport
+from finetuned.objects.datasets import DatasetFields, PreviewExample, TokenReport
 from finetuned.pauses import pause
 
 _UPLOAD_SECONDS = 300.0  # of silence, while the service writes a large file to its disk
@@ -36,12 +36,13 @@ class Dataset(DatasetFields):
         return dataset
 
     def token_report(self, model: str, **options: Any) -> TokenReport:
-        """Measures the examples in tokens of `model`; options are chat_template and max_length."""
+        """Measures the examples in tokens of `model`; options are chat_template, max_length and method."""
         answer = self.transport.json("GET", f"{self._path}/report", params={"model": model, **options})
         return TokenReport.from_json(answer)
 
     def preview(self, model: str, **options: Any) -> list[PreviewExample]:
-        """Shows rows as `model` sees them, token by token; options are limit, offset, chat_template and max_length."""
+        """Shows rows as `model` sees them, token by token; options are limit, offset, chat_template, max_length and
+        method."""
         answer = self.transport.json("GET", f"{self._path}/preview", params={"model": model, **options})
         return [PreviewExample.from_json(each) for each in answer["data"]]
 

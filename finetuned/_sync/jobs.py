@@ -11,7 +11,7 @@ from finetuned._sync.following import follow
 from finetuned._sync.transport import Transport, part, recipe_body
 from finetuned.errors import WaitTimeout
 from finetuned.events import JobEvent
-from finetuned.objects import Artifact, Export, JobFields, Metrics, Sample
+from finetuned.objects.jobs import Artifact, Export, JobFields, Metrics, Push, Sample
 from finetuned.pauses import pause
 from finetuned.unpacking import unpack
 
@@ -117,8 +117,8 @@ class Job(JobFields):
         download(self.transport.http, self._artifact(name), Path(file))
 
     def download(self, out: Path | str, best: bool = False) -> Path:
-        """Unpacks the job's adapter into a folder in `out`, and gives this folder. `best` takes the checkpoint with the
-        lowest evaluation loss. Raises Damaged when the archive cannot be unpacked, and OSError."""
+        """Unpacks the job's adapter into a folder in `out`, and gives this folder. `best` takes the checkpoint of the
+        best evaluation. Raises Damaged when the archive cannot be unpacked, and OSError."""
         name = "best" if best else "adapter"
         folder = Path(out) / name
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -130,15 +130,39 @@ class Job(JobFields):
     def _artifact(self, name: str) -> str:
         return f"{self._path}/artifacts/{part(name)}"
 
-    def export(self, source: str = "adapter.tar") -> Export:
-        """Merges an artifact of the job into its base model, and waits until that is done or has failed. A second call
-        gives the same export."""
-        body = {"format": "merged", "source": source}
+    def export(self, source: str = "adapter.tar", format: str = "merged", shard_size: str | None = None) -> Export:
+        """Exports an artifact of the job as "merged", "portable" or "gguf", and waits until that is done or has failed.
+        A second call gives the same export. `shard_size`, such as "2GB", is the largest file of a merged model's
+        weights. Raises InvalidRequest for an adapter that cannot have the format."""
+        body = {"format": format, "source": source} | ({"shard_size": shard_size} if shard_size else {})
         export = Export.from_json(self.transport.json("POST", f"{self._path}/exports", json=body))
         while export.status in ("queued", "running"):
             pause(_POLL_SECONDS)
             export = Export.from_json(self.transport.json("GET", f"{self._path}/exports/{part(export.id)}"))
         return export
+
+    def push(  # parameters: the fields of the request
+        self,
+        repo: str,
+        artifact: str = "adapter.tar",
+        secret: str = "hub",
+        private: bool = True,
+        revision: str | None = None,
+        trying: Callable[[Push], None] = lambda push: None,
+    ) -> Push:
+        """Uploads an artifact of the job to the model repo "org/name" of a hub, and waits until that is done or has
+        failed. `secret` names the stored secret with the hub's token; `private` counts if the repo is created. Calls
+        `trying` with the push after each failed try."""
+        body = {"repo": repo, "artifact": artifact, "secret": secret, "private": private, "revision": revision}
+        push = Push.from_json(self.transport.json("POST", f"{self._path}/pushes", json=body))
+        failures = push.failures
+        while push.status in ("queued", "running"):
+            pause(_POLL_SECONDS)
+            push = Push.from_json(self.transport.json("GET", f"{self._path}/pushes/{part(push.id)}"))
+            if push.failures > failures:
+                failures = push.failures
+                trying(push)
+        return push
 
 
 class Jobs:

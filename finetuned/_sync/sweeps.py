@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from finetuned._sync.transport import Transport, part, recipe_body
-from finetuned.objects import Sweep
+from finetuned.objects.jobs import Sweep
 
 _CREATE_SECONDS = 90.0  # the service may read several datasets first
 

@@ -15,6 +15,8 @@ from finetuned.cli.recipes import flat
 from finetuned.cli.terminal import out, plain_table, print_json
 
 _WIDTH, _LINES = 30, 4
+_REWARDS = ("reward_accuracy", "reward_margin")
+"""Only methods that compare answers have them."""
 
 
 def compare(
@@ -32,7 +34,10 @@ def compare(
     if as_json:
         print_json({"jobs": [job.id for job in found], "recipe": recipe, "result": results, "losses": losses})
         return
-    out.print(_table(found, recipe | results, losses), markup=False, highlight=False)
+    shown = {
+        name: row for name, row in results.items() if name not in _REWARDS or any(each is not None for each in row)
+    }
+    out.print(_table(found, recipe | shown, losses), markup=False, highlight=False)
 
 
 def _differences(recipes: list[dict[str, Any]]) -> dict[str, list[Any]]:
@@ -50,6 +55,7 @@ def _result(job: Job) -> dict[str, Any]:
         "step": at and at.step,
         "loss": at and at.loss,
         "eval_loss": at and at.eval_loss,
+        **{name: at and getattr(at, name) for name in _REWARDS},
         "tokens_per_second": at and at.tokens_per_second,
         "seconds": seconds,
     }

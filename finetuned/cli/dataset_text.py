@@ -41,6 +41,10 @@ def report_lines(dataset: dict[str, Any], show: str) -> Iterator[str]:
         return
     duplicates = f", {report['duplicates']} of them duplicates" if report["duplicates"] else ""
     yield f"{report['rows']} rows of {report['format'] or 'no format'}, {report['examples']} examples{duplicates}"
+    if report.get("learned") == "pairs":
+        yield f"pairs of answers, {report['identical_pairs']} of them identical"
+    if report.get("learned") == "ratings":
+        yield f"{report['desirable']} answers rated as good, {report['undesirable']} as bad"
     if report.get("columns"):
         yield one_line("read " + ", ".join(f"{column} as {field}" for field, column in report["columns"].items()))
     if report["unused_fields"]:
@@ -75,6 +79,8 @@ def example_text(example: dict[str, Any]) -> Text:
     """An example with its learned tokens in green, and those beyond max_length struck out."""
     shown = Text().append(f"row {example['row']}: {_note(example)}\n", style="dim")
     for text in example["texts"]:
+        if text.get("answer") is not None:
+            shown.append(f"{text['answer']}: ", style="dim")
         for index, token in enumerate(text["tokens"]):
             style = _CUT if index >= text["kept"] else _LEARNED if token["supervised"] else ""
             shown.append(_visible(token["text"]), style=style)
@@ -88,8 +94,12 @@ def _note(example: dict[str, Any]) -> str:
     if example["problem"] is not None:
         return one_line(example["problem"])
     tokens = ", ".join(f"{text['length']} tokens, {text['supervised']} learned" for text in example["texts"])
-    fate = "; left out: no answer begins within the length" if example["dropped"] else ""
-    return f"{tokens}{'; cut' if example['truncated'] else fate}"
+    desirable = example.get("desirable")
+    rated = "" if desirable is None else f"; rated as {'good' if desirable else 'bad'}"
+    is_pair = any(text.get("answer") for text in example["texts"])
+    missing = "one answer does not begin" if is_pair else "no answer begins"
+    fate = f"; left out: {missing} within the length" if example["dropped"] else ""
+    return f"{tokens}{rated}{'; cut' if example['truncated'] else fate}"
 
 
 def _visible(text: str) -> str:

@@ -118,12 +118,14 @@ def preview(  # parameters: each is an option of the command
     offset: Annotated[int, typer.Option(min=0, help="Rows to skip.")] = 0,
     max_length: Annotated[int, typer.Option(min=8, help="The recipe's batch.max_length.")] = 2048,
     chat_template: Annotated[str | None, typer.Option(help="The recipe's dataset.chat_template.")] = None,
+    method: Annotated[str | None, typer.Option(help="The recipe's method, such as dpo.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
     """Show rows as the model will see them, with the learned tokens marked."""
-    options = {"chat_template": chat_template} if chat_template else {}
+    options = {"chat_template": chat_template, "method": method}
+    options = {name: value for name, value in options.items() if value is not None}
     with Client(url, key=key) as client:
         found = client.datasets.at(dataset).preview(model, limit=limit, offset=offset, max_length=max_length, **options)
     if as_json:

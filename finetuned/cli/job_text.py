@@ -46,6 +46,8 @@ class JobDisplay:
     losses: list[float] = field(default_factory=list)
     evaluations: list[tuple[int, float]] = field(default_factory=list)
     """Step and loss of each evaluation."""
+    rewards: str = ""
+    """Those of the last one; empty for a method without rewards."""
     samples: dict[int, dict[str, Any]] = field(default_factory=dict)
     """Samples of the latest evaluation that has any, by index."""
     notes: list[str] = field(default_factory=list)
@@ -85,7 +87,8 @@ class JobDisplay:
             case "evaluation":
                 self.evaluations.append((data["step"], data["eval_loss"]))
                 when = "before the first step" if data["step"] == 0 else f"at step {data['step']}"
-                return f"evaluation loss {data['eval_loss']:.3f} {when}"
+                self.rewards = rewards(data.get("reward_accuracy"), data.get("reward_margin"))
+                return f"evaluation loss {data['eval_loss']:.3f} {when}{self.rewards}"
             case "sample":
                 return self._apply_sample(data)
             case "checkpoint":
@@ -141,8 +144,15 @@ class JobDisplay:
 
     def _loss_change(self) -> str:
         if len(self.evaluations) > 1:
-            return f"evaluation loss {self.evaluations[0][1]:.3f} -> {self.evaluations[-1][1]:.3f}"
+            return f"evaluation loss {self.evaluations[0][1]:.3f} -> {self.evaluations[-1][1]:.3f}{self.rewards}"
         return f"loss {self.losses[0]:.3f} -> {self.losses[-1]:.3f}" if self.losses else "no step was needed"
+
+
+def rewards(accuracy: float | None, margin: float | None) -> str:
+    """Those of an evaluation, after its loss; empty for a method without rewards."""
+    if accuracy is None:
+        return ""
+    return f", reward accuracy {accuracy:.0%}" + ("" if margin is None else f", margin {margin:.3f}")
 
 
 def draw(view: JobDisplay, width: int) -> RenderableType:
@@ -194,7 +204,7 @@ def _rows(view: JobDisplay, width: int) -> Iterator[tuple[str, RenderableType]]:
         change = f"{first:.3f}" if len(view.evaluations) == 1 else f"{first:.3f} → {last:.3f}"
         step, lowest = min(view.evaluations, key=lambda evaluation: evaluation[1])
         note = f"  lowest {lowest:.3f} at step {step}" if lowest < last else ""
-        yield "eval", Text.assemble((change, "bold"), note)
+        yield "eval", Text.assemble((change, "bold"), view.rewards or note)
     left = "" if view.ended else f"  ·  {format_seconds(m['eta_seconds'])} left"
     yield "speed", Text(f"{m['tokens_per_second']:,.0f} tokens/s  ·  {format_bytes(m['memory_bytes'])} in memory{left}")
     if scaling := _scaling(m):

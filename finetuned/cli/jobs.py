@@ -114,7 +114,7 @@ def download(  # parameters: each is an option of the command
     folder: Annotated[
         Path | None, typer.Option("--out", help="Folder to unpack it in; default: a folder named JOB.")
     ] = None,
-    best: Annotated[bool, typer.Option("--best", help="The checkpoint with the lowest evaluation loss.")] = False,
+    best: Annotated[bool, typer.Option("--best", help="The checkpoint of the best evaluation.")] = False,
     as_json: OneAsJson = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
@@ -128,18 +128,25 @@ def download(  # parameters: each is an option of the command
         print_plain(unpacked)
 
 
-def export(
+def export(  # parameters: each is an option of the command
     job: JobId,
     source: Annotated[
         str, typer.Option("--source", help="Artifact of the job: adapter, a checkpoint or the best one.")
     ] = "adapter.tar",
+    format: Annotated[
+        str,
+        typer.Option("--format", help="merged (into the base), portable (for vLLM, SGLang, PEFT) or gguf (llama.cpp)."),
+    ] = "merged",
+    shard_size: Annotated[
+        str | None, typer.Option("--shard-size", help="Largest file of a merged model: 500MB, 2GB.")
+    ] = None,
     as_json: OneAsJson = False,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
-    """Merge a job's adapter into its base model; waits, and prints the artifact's name."""
+    """Export a job's adapter in another format; waits, and prints the artifact's name."""
     with Client(url, key=key) as client:
-        made = client.jobs.at(job).export(source)
+        made = client.jobs.at(job).export(source, format, shard_size)
     if as_json:
         print_json(made.raw)
     if made.failure is not None:

@@ -55,8 +55,15 @@ CLIENT = {
     "delete": Lazy(f"{_CLI}.jobs", "delete", "Delete a job that has ended, with its adapter and all its files."),
     "workers": Lazy(f"{_CLI}.workers", "workers", "List the workers, and what runs on each of their devices."),
     "download": Lazy(f"{_CLI}.jobs", "download", "Download a job's adapter and print its folder."),
+    "chat": Lazy(f"{_CLI}.chat", "chat", "Ask a job's model, or its newest checkpoint, and the base model beside it."),
+    "evaluate": Lazy(
+        f"{_CLI}.evaluate", "evaluate", "Run a dataset through the base model and a job's adapter, and compare them."
+    ),
     "export": Lazy(
-        f"{_CLI}.jobs", "export", "Merge a job's adapter into its base model; waits, and prints the artifact's name."
+        f"{_CLI}.jobs", "export", "Export a job's adapter in another format; waits, and prints the artifact's name."
+    ),
+    "push": Lazy(
+        f"{_CLI}.push", "push", "Upload a job's adapter or an export of it to a model hub; prints its address."
     ),
     "logs": Lazy(f"{_CLI}.jobs", "logs", "Print the log of a job's trainer."),
     "clean": Lazy(f"{_CLI}.clean", "clean", "Delete what the retention settings no longer keep; for admins."),

@@ -43,7 +43,8 @@ def _facts(plan: dict[str, Any]) -> list[tuple[str, str]]:
     of_them = f"{work['effective_batch_size']:,} examples each, of {work['train_examples']:,}"
     facts.append(("steps", f"{work['steps']:,}, {of_them}"))
     if work["tokens"] is not None:
-        facts.append(("tokens", f"{work['tokens']:,}"))
+        before = f", and {work['reference_tokens']:,} before the first step" if work.get("reference_tokens") else ""
+        facts.append(("tokens", f"{work['tokens']:,}{before}"))
     if plan["packing"]:
         facts.append(("documents", f"{'packed' if plan['packed'] else 'one by one'}: {plan['packing']}"))
     if disk:

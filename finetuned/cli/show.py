@@ -8,12 +8,12 @@ from rich.text import Text
 
 from finetuned import Client, Job
 from finetuned.address import DEFAULT_URL
-from finetuned.cli.job_text import format_seconds, one_line, title
+from finetuned.cli.job_text import format_seconds, one_line, rewards, title
 from finetuned.cli.jobs import JobId
 from finetuned.cli.next_command import on_service
 from finetuned.cli.options import Key, OneAsJson, Url
 from finetuned.cli.terminal import age, note, out, print_json
-from finetuned.objects import Progress
+from finetuned.objects.jobs import Progress
 from finetuned.status import Status
 
 _NEXT: dict[str, str] = {
@@ -80,4 +80,5 @@ def _times(job: Job) -> Iterator[str]:
 
 def _losses(progress: Progress) -> str:
     named = (("", progress.loss), ("evaluation ", progress.eval_loss))
-    return ", ".join(f"{name}{loss:.4f}" for name, loss in named if loss is not None)
+    losses = ", ".join(f"{name}{loss:.4f}" for name, loss in named if loss is not None)
+    return losses + rewards(progress.reward_accuracy, progress.reward_margin)

@@ -9,16 +9,22 @@ from rich.table import Table
 from finetuned.cli.job_text import one_line
 from finetuned.cli.terminal import age, list_table
 
+_REWARDS = {"reward_accuracy": "reward accuracy", "reward_margin": "reward margin"}
+
 
 def sweep_table(sweep: dict[str, Any]) -> Table:
     """A row for each job: its values and its results."""
     fields = [one_line(field) for field in sweep["fields"]]
-    table = list_table("", "job", *fields, "status", "step", "loss", "eval loss", folding=fields)
+    # Only methods that compare answers have rewards.
+    rewards = [name for name in _REWARDS if any(job[name] is not None for job in sweep["jobs"])]
+    results = ("loss", "eval_loss", *rewards)
+    headers = ("loss", "eval loss", *(_REWARDS[name] for name in rewards))
+    table = list_table("", "job", *fields, "status", "step", *headers, folding=fields)
     for job in sweep["jobs"]:
         step = "" if job["step"] is None else f"{job['step']}/{job['total_steps'] or '?'}"
         mark = "*" if job["id"] == sweep["best"] else ""
         values = [_value(job["values"], field) for field in sweep["fields"]]
-        table.add_row(mark, job["id"], *values, job["status"], step, _loss(job["loss"]), _loss(job["eval_loss"]))
+        table.add_row(mark, job["id"], *values, job["status"], step, *(_number(job[name]) for name in results))
     return table
 
 
@@ -50,9 +56,9 @@ def _text(value: Any) -> str:
 
 
 def _results(job: dict[str, Any]) -> str:
-    evaluated = "" if job["eval_loss"] is None else f", evaluation loss {_loss(job['eval_loss'])}"
-    return "" if job["loss"] is None else f", loss {_loss(job['loss'])}{evaluated}"
+    named = {"loss": "loss", "eval_loss": "evaluation loss", **_REWARDS}
+    return "".join(f", {word} {_number(job[name])}" for name, word in named.items() if job[name] is not None)
 
 
-def _loss(loss: float | None) -> str:
-    return "" if loss is None else f"{loss:.4f}"
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

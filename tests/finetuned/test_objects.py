@@ -14,13 +14,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetuned import AsyncClient, Client, UnexpectedAnswer, WaitTimeout, objects
+from finetuned import AsyncClient, Client, UnexpectedAnswer, WaitTimeout
 from finetuned.json_object import Object
-from finetuned.objects import JobFields, Key, Metrics
+from finetuned.objects import datasets, jobs, operations, plans
+from finetuned.objects.jobs import JobFields, Metrics
+from finetuned.objects.operations import Key
 from tests.finetuned.fake_api import FakeApi, job
 
 ROOT = Path(__file__).parents[2]
-KINDS = [each for each in vars(objects).values() if isinstance(each, type) and issubclass(each, Object)]
+KINDS = [
+    each
+    for module in (datasets, jobs, operations, plans)
+    for each in vars(module).values()
+    if isinstance(each, type) and issubclass(each, Object)
+]
 
 
 def test_field_of_a_newer_service_is_kept_raw() -> None:

@@ -89,6 +89,20 @@ def sample(step: int, index: int, generated: str, prompt: str = "Who?") -> tuple
     return "sample", {"step": step, "index": index, "prompt": prompt, "expected": "me", "generated": generated}
 
 
+def test_rewards_are_shown_with_the_evaluation() -> None:
+    seen = JobDisplay("job_1", "pairs", Status.QUEUED)
+    first = {"step": 0, "eval_loss": 0.693, "reward_accuracy": 0.0, "reward_margin": 0.0}
+    last = {"step": 5, "eval_loss": 0.145, "reward_accuracy": 0.75, "reward_margin": 2.125}
+    for data in (first, last):
+        line = seen.apply(JobEvent("evaluation", 0.0, data))
+    assert line == "evaluation loss 0.145 at step 5, reward accuracy 75%, margin 2.125"
+    seen.apply(JobEvent("started", 0.0, STARTED[1]))
+    seen.apply(JobEvent("metric", 0.0, metric(5, 0.2)[1]))
+    assert "0.693 → 0.145, reward accuracy 75%" in drawn(seen)
+    seen.apply(JobEvent("status", 0.0, {"status": "succeeded"}))
+    assert "0.693 -> 0.145, reward accuracy 75%, margin 2.125;" in seen.last_line()
+
+
 def test_newest_samples_are_shown_and_only_so_many() -> None:
     seen = view(
         metric(1, 3.0), sample(0, 0, "stale"), sample(0, 1, "stale"), sample(4, 0, "new"), sample(4, 1, "two"),

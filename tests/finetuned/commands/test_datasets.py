@@ -130,6 +130,28 @@ def test_preview_marks_learned_and_cut_text(api: FakeApi) -> None:
     assert "row 2: is not JSON" in done.stdout
 
 
+def test_preview_names_the_answers_of_a_pair(api: FakeApi) -> None:
+    tokens = [{"id": 2, "text": "Yes.", "supervised": True}]
+    text = {"text": "", "length": 1, "supervised": 1, "kept": 1, "tokens": tokens}
+    texts = [{**text, "answer": answer} for answer in ("chosen", "rejected")]
+    pair = {"row": 1, "texts": texts, "truncated": False, "dropped": True, "problem": None, "desirable": None}
+    rated = {**pair, "row": 2, "texts": [{**text, "answer": None}], "dropped": False, "desirable": False}
+    api.answers["GET /datasets/file-1/preview"] = (200, {"data": [pair, rated], "has_more": False})
+    done = finetuned("datasets", "preview", "file-1", "--model", "tiny", "--method", "dpo", "--url", api.url)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1:3] == ["chosen: Yes.", "rejected: Yes."]
+    assert "left out: one answer does not begin" in done.stdout
+    assert "row 2: 1 tokens, 1 learned; rated as bad" in done.stdout
+
+
+def test_pairs_and_ratings_are_reported(api: FakeApi) -> None:
+    pairs = {**REPORT, "learned": "pairs", "identical_pairs": 2}
+    ratings = {**REPORT, "learned": "ratings", "desirable": 3, "undesirable": 1}
+    for report, words in ((pairs, "2 of them identical"), (ratings, "3 answers rated as good, 1 as bad")):
+        api.answers["GET /datasets/file-1"] = (200, dataset(report=report))
+        assert words in finetuned("datasets", "show", "file-1", "--url", api.url).stdout
+
+
 def test_dataset_is_deleted_or_the_refusal_shown(api: FakeApi) -> None:
     api.answers["DELETE /datasets/file-1"] = (200, {"id": "file-1", "deleted": True})
     assert finetuned("datasets", "delete", "file-1", "--url", api.url).returncode == 0

@@ -96,6 +96,48 @@ def test_plan_is_shown_as_text_or_json(api: FakeApi) -> None:
     assert api.bodies == [b'{"model": "m"}', b"{}"]
 
 
+def test_export_sends_format_and_shard_size(api: FakeApi) -> None:
+    made = {"id": "exp_1", "status": "succeeded", "job_id": "job_1", "artifact": "made.tar", "failure": None}
+    api.answers["POST /jobs/job_1/exports"] = (202, made)
+    for options in ([], ["--format", "portable"], ["--shard-size", "2GB", "--source", "best.tar"]):
+        done = finetuned("export", "job_1", *options, "--url", api.url)
+        assert (done.returncode, done.stdout) == (0, "made.tar\n"), done.stderr
+    assert [json.loads(body) for body in api.bodies] == [
+        {"format": "merged", "source": "adapter.tar"},
+        {"format": "portable", "source": "adapter.tar"},
+        {"format": "merged", "source": "best.tar", "shard_size": "2GB"},
+    ]
+
+
+def test_push_sends_repo_and_artifact_and_prints_the_address(api: FakeApi) -> None:
+    pushed = {"id": "push_1", "status": "succeeded", "error": None, "url": "https://hub/org/name"}
+    api.answers["POST /jobs/job_1/pushes"] = (202, pushed)
+    export = {"id": "exp_1", "status": "succeeded", "job_id": "job_1", "artifact": "portable.tar", "failure": None}
+    api.answers["POST /jobs/job_1/exports"] = (202, export)
+    for options in (
+        [],
+        ["--artifact", "checkpoint-2.tar", "--public", "--secret", "mine", "--revision", "v1"],
+        ["--format", "portable"],
+    ):
+        done = finetuned("push", "job_1", "org/name", *options, "--url", api.url)
+        assert (done.returncode, done.stdout) == (0, "https://hub/org/name\n"), done.stderr
+    usual = {"repo": "org/name", "artifact": "adapter.tar", "secret": "hub", "private": True, "revision": None}
+    chosen = {"artifact": "checkpoint-2.tar", "secret": "mine", "private": False, "revision": "v1"}
+    assert [json.loads(body) for body in api.bodies] == [
+        usual,
+        usual | chosen,
+        {"format": "portable", "source": "adapter.tar"},
+        usual | {"artifact": "portable.tar"},
+    ]
+
+
+def test_refused_push_exits_with_the_hubs_words(api: FakeApi) -> None:
+    refused = {"id": "push_1", "status": "failed", "error": "the hub answers 403 Forbidden: no rights", "url": None}
+    api.answers["POST /jobs/job_1/pushes"] = (202, refused)
+    done = finetuned("push", "job_1", "org/name", "--url", api.url)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "the hub answers 403 Forbidden: no rights\n")
+
+
 def test_submit_says_whose_the_job_is(api: FakeApi) -> None:
     api.answers["POST /jobs"] = (201, job())
     assert finetuned("submit", "-", "--url", api.url, stdin="{}", FINETUNED_OWNER="").returncode == 0

@@ -1,10 +1,11 @@
 import json
+from typing import Any
 
 from tests.finetuned.command_line import finetuned
 from tests.finetuned.fake_api import FakeApi, job
 
 RECIPE = {"model": "smollm2", "dataset": {"path": "dataset_1", "filename": "rows.jsonl"}}
-FAILED = {
+FAILED: dict[str, Any] = {
     "recipe": RECIPE,
     "attempt": 3,
     "retries": 2,
@@ -28,6 +29,13 @@ def test_job_is_shown_in_lines(api: FakeApi) -> None:
         "attempts 3, 2 of them after a failure",
         "failure out_of_memory: The device is full.",
     ]
+
+
+def test_rewards_are_shown_after_losses(api: FakeApi) -> None:
+    progress = FAILED["progress"] | {"reward_accuracy": 0.75, "reward_margin": 0.5}
+    api.answers["GET /jobs/job_1"] = (200, job("failed") | FAILED | {"progress": progress})
+    shown = " ".join(finetuned("show", "job_1", "--url", api.url, COLUMNS="100").stdout.split())
+    assert "loss 1.2500, evaluation 1.5000, reward accuracy 75%, margin 0.500" in shown
 
 
 def test_waiting_job_shows_its_reason(api: FakeApi) -> None:

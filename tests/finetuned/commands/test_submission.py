@@ -48,15 +48,29 @@ def test_editor_comes_back_until_the_recipe_is_accepted(api: FakeApi, tmp_path: 
     assert "// model: wrong\n" in (tmp_path / "seen").read_text()
 
 
-def test_comparison_shows_what_differs(api: FakeApi) -> None:
+def answer_two_jobs(api: FakeApi, **progress: float) -> None:
     for number, rate in ((1, 1e-4), (2, 2e-4)):
         recipe = {"model": "m", "optimizer": {"learning_rate": rate}}
-        api.answers[f"GET /jobs/job_{number}"] = (200, job() | {"id": f"job_{number}", "recipe": recipe})
+        given = {"id": f"job_{number}", "recipe": recipe, "progress": {"step": 2, "loss": 1.0} | progress}
+        api.answers[f"GET /jobs/job_{number}"] = (200, job() | given)
         metrics = {"columns": {"step": [1, 2], "loss": [2.0, 1.0]}, "evaluations": {}}
         api.answers[f"GET /jobs/job_{number}/metrics"] = (200, metrics)
+
+
+def test_comparison_shows_rewards_where_there_are_any(api: FakeApi) -> None:
+    answer_two_jobs(api, eval_loss=0.5, reward_accuracy=0.0, reward_margin=-0.25)
+    shown = finetuned("compare", "job_1", "job_2", "--url", api.url, COLUMNS="120").stdout
+    rows = [line.split() for line in shown.splitlines()]
+    assert ["reward_accuracy", "0", "0"] in rows
+    assert ["reward_margin", "-0.25", "-0.25"] in rows
+
+
+def test_comparison_shows_what_differs(api: FakeApi) -> None:
+    answer_two_jobs(api)
     shown = finetuned("compare", "job_1", "job_2", "--url", api.url, COLUMNS="120").stdout
     assert any(line.split() == ["optimizer.learning_rate", "0.0001", "0.0002"] for line in shown.splitlines())
     assert "model" not in shown
+    assert "reward" not in shown
     assert "⢱" in shown
     found = json.loads(finetuned("compare", "job_1", "job_2", "--json", "--url", api.url).stdout)
     assert found["recipe"] == {"optimizer.learning_rate": [1e-4, 2e-4]}

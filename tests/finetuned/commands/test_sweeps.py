@@ -16,6 +16,8 @@ def sweep(*statuses: str, best: int | None = None) -> dict[str, Any]:
             "status": status,
             "loss": None if status == "queued" else 1.5 / number,
             "eval_loss": None,
+            "reward_accuracy": None,
+            "reward_margin": None,
             "step": None if status == "queued" else 3,
             "total_steps": 9,
         }
@@ -114,6 +116,29 @@ def test_results_are_a_table_with_the_best_marked(api: FakeApi) -> None:
     assert "finetuned download job_2" in done.stderr
     done = finetuned("sweep", "show", "sweep_1", "--json", "--url", api.url)
     assert json.loads(done.stdout)["best"] == "job_2"
+
+
+def test_results_of_compared_answers_have_their_rewards(api: FakeApi) -> None:
+    found = sweep("succeeded", "queued", best=1)
+    found["jobs"][0] |= {"eval_loss": 0.5, "reward_accuracy": 0.875, "reward_margin": 1.25}
+    api.answers["GET /sweeps/sweep_1"] = (200, found)
+    done = finetuned("sweep", "show", "sweep_1", "--url", api.url, COLUMNS="150")
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert rows == [
+        ["job", "adapter.r", "status", "step", "loss", "eval", "loss", "reward", "accuracy", "reward", "margin"],
+        ["*", "job_1", "8", "succeeded", "3/9", "1.5000", "0.5000", "0.8750", "1.2500"],
+        ["job_2", "16", "queued"],
+    ]
+
+
+def test_stopped_run_is_printed_with_its_rewards(api: FakeApi) -> None:
+    found = sweep("cancelled")
+    found["jobs"][0] |= {"eval_loss": 0.5, "reward_accuracy": 0.875, "reward_margin": 1.25}
+    api.answers["POST /sweeps/sweep_1/cancel"] = (200, found)
+    done = finetuned("sweep", "stop", "sweep_1", "--url", api.url)
+    rewards = "reward accuracy 0.8750, reward margin 1.2500"
+    line = f"job_1 adapter.r=8: cancelled, loss 1.5000, evaluation loss 0.5000, {rewards}"
+    assert line in done.stderr
 
 
 def test_sweeps_are_listed_with_their_jobs_by_status(api: FakeApi) -> None:
