@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from playwright.sync_api import Browser, Page
 
-from tests.support import chromium, service
+from tests.support import chromium, fake_merger, service
 from tests.support.database import empty_database
 from tests.support.files import add_model_and_dataset
 from tests.support.service import FAKE_TRAINER, Service
@@ -28,6 +28,7 @@ def live(
     add_model_and_dataset(home)
     settings = {
         "FINETUNED_TRAINER": f"{sys.executable} -P {FAKE_TRAINER}",
+        "FINETUNED_EXPORTER": f"{sys.executable} -P {fake_merger.__file__}",
         "FINETUNED_SLOTS": "3",
         "HF_TOKEN": service.SECRET_TOKEN,
     }
@@ -42,7 +43,7 @@ def page(browser: Browser, live: Service) -> Iterator[Page]:
     tab = context.new_page()
     errors: list[str] = []
     requested: list[str] = []
-    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.on("pageerror", lambda error: errors.append(f"{error}\n{error.stack}"))
     tab.on("request", lambda request: requested.append(request.url))
     yield tab
     context.close()

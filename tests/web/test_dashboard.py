@@ -219,3 +219,25 @@ def test_form_writes_the_recipe(page: Page, live: Service) -> None:
     expect(page.get_by_role("heading", name="steps=2")).to_be_visible(timeout=30_000)
     recipe = live.job(page.url.rpartition("/")[2])["recipe"]
     assert (recipe["model"], recipe["dataset"]["path"], recipe["adapter"]["r"]) == ("tiny", "rows.jsonl", 8)
+
+
+def test_another_method_drops_the_options_that_it_lacks(page: Page) -> None:
+    page.goto("/#/new")
+    text = page.get_by_label("JSON to post")
+    method = {"type": "dpo", "beta": 0.3, "loss": "ipo"}
+    text.fill(json.dumps({"method": method, "optimizer": {"learning_rate": 2e-4}}))
+    chosen = page.locator("#field-method\\.type")
+    page.locator("details", has=chosen).locator("summary").click()
+    chosen.select_option(label="simpo")
+    expect(chosen).to_have_value('"simpo"')
+    kept = {"method": {"type": "simpo", "beta": 0.3}, "optimizer": {"learning_rate": 2e-4}}
+    assert json.loads(text.input_value()) == kept
+
+
+def test_empty_field_shows_what_its_method_has(page: Page) -> None:
+    page.goto("/#/new")
+    rate, beta = page.locator("#field-optimizer\\.learning_rate"), page.locator("#field-method\\.beta")
+    expect(rate).to_have_attribute("placeholder", "0.0002")
+    page.get_by_label("JSON to post").fill(json.dumps({"method": "simpo"}))
+    expect(rate).to_have_attribute("placeholder", "0.000005")
+    expect(beta).to_have_attribute("placeholder", "2")

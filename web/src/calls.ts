@@ -21,9 +21,29 @@ export const resumeJob = (id: string): Call => ({ method: "POST", path: `/jobs/$
 export const cancelJob = (id: string): Call => ({ method: "POST", path: `/jobs/${id}/cancel`, command: ["cancel", id] });
 export const retryJob = (id: string): Call => ({ method: "POST", path: `/jobs/${id}/retry`, command: ["retry", id] });
 export const deleteJob = (id: string): Call => ({ method: "DELETE", path: `/jobs/${id}`, command: ["delete", id] });
+export const exportJob = (id: string, source: string, format: string): Call => ({
+  method: "POST",
+  path: `/jobs/${id}/exports`,
+  body: { format, source },
+  command: ["export", id, "--format", format, "--source", source],
+});
 export const cloneJob = (id: string, recipe: unknown): Call => ({ method: "POST", path: "/jobs", body: recipe, command: ["clone", id] });
 // A text as body is the JSON itself.
 export const submitJob = (json: string): Call => ({ method: "POST", path: "/jobs", body: json, command: ["submit", "-", "--watch"], input: json });
+
+// The command asks with the temperature and the seed alone.
+type Prompt = { messages: readonly { content: string | null }[]; temperature: number; seed: number };
+export const chatWith = (jobId: string, { key, step }: { key: string; step: number | null }, body: Prompt): Call => ({
+  method: "POST",
+  path: "/v1/chat/completions",
+  body,
+  command: [
+    ...["chat", jobId, body.messages.at(-1)?.content ?? ""],
+    ...(key === "base" ? ["--with", "base"] : []),
+    ...(step === null ? [] : ["--checkpoint", String(step)]),
+    ...["--temperature", String(body.temperature), "--seed", String(body.seed)],
+  ],
+});
 
 export const showSweep = (id: string): Call => ({ method: "GET", path: `/sweeps/${id}`, command: ["sweep", "show", id] });
 export const createSweep = (recipe: unknown, grid: Readonly<Record<string, readonly unknown[]>>): Call => ({

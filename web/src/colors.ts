@@ -8,6 +8,9 @@ export function colorOf(id: string): string {
   return PALETTE[hash % PALETTE.length]!;
 }
 
+// A second line of a job's own plot.
+export const otherThan = (color: string): string => (color === PALETTE[1] ? PALETTE[0]! : PALETTE[1]!);
+
 // Several jobs in one plot: no two of them alike while there are colours left.
 export function colorsOf(ids: readonly string[]): string[] {
   const taken = new Set<string>();

@@ -4,6 +4,7 @@ import { useEffect } from "preact/hooks";
 import { get, remove } from "./api";
 import { connected } from "./live/stream";
 import { Admin } from "./pages/admin/Admin";
+import { ChatPage } from "./pages/chat/ChatPage";
 import { Compare } from "./pages/Compare";
 import { Jobs } from "./pages/Jobs";
 import { JobPage } from "./pages/job/JobPage";
@@ -71,6 +72,7 @@ function Content({ admin }: { admin: boolean }) {
   if (room === "jobs") return id ? <JobPage key={id} id={id} tab={tab} /> : <Jobs />;
   if (room === "new") return <NewJob />;
   if (room === "sweeps") return id ? <SweepPage key={id} id={id} /> : <Sweeps />;
+  if (room === "chat") return <ChatPage />;
   if (room === "compare") return <Compare />;
   if (room === "machines") return <Machines />;
   if (room === "secrets") return <Secrets />;
@@ -79,7 +81,7 @@ function Content({ admin }: { admin: boolean }) {
   return <p>{t("notFound")}</p>;
 }
 
-const ROOMS = ["jobs", "sweeps", "compare", "machines", "secrets", "webhooks"] as const satisfies readonly Word[];
+const ROOMS = ["jobs", "sweeps", "compare", "chat", "machines", "secrets", "webhooks"] as const satisfies readonly Word[];
 
 function Bar({ session: { owner, admin, signed_in } }: { session: Session }) {
   const [room = "jobs"] = route.value.path;

@@ -22,6 +22,8 @@ export type Summary = {
   eta_seconds: number | null;
   loss: number | null;
   eval_loss: number | null;
+  reward_accuracy: number | null;
+  reward_margin: number | null;
   losses: number[];
   queue: Queue | null;
   failure_code: string | null;
@@ -52,6 +54,8 @@ export type Job = {
     epoch: number;
     loss: number;
     eval_loss: number | null;
+    reward_accuracy: number | null;
+    reward_margin: number | null;
     best_step: number | null;
     stopped_early: boolean;
     tokens_per_second: number;
@@ -113,6 +117,8 @@ export type Sweep = {
     status: Status;
     loss: number | null;
     eval_loss: number | null;
+    reward_accuracy: number | null;
+    reward_margin: number | null;
     step: number | null;
     total_steps: number | null;
   }[];
@@ -122,6 +128,17 @@ export type Sweep = {
 export type JobEvent = { id: string; type: string; time: number; data: Record<string, unknown> };
 
 export type Sample = { step: number; index: number; prompt: string; expected: string; generated: string };
+
+export const EXPORT_FORMATS = ["portable", "gguf", "merged"] as const;
+export type ExportFormat = (typeof EXPORT_FORMATS)[number];
+
+export type Export = {
+  id: string;
+  format: ExportFormat;
+  source: string;
+  status: "queued" | "running" | "succeeded" | "failed";
+  failure: { message: string } | null;
+};
 
 export type Artifact = {
   name: string;

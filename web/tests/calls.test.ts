@@ -16,8 +16,13 @@ const EXAMPLES: Record<string, Call[]> = {
   cancelJob: [calls.cancelJob(JOB)],
   retryJob: [calls.retryJob(JOB)],
   deleteJob: [calls.deleteJob(JOB)],
+  exportJob: [calls.exportJob(JOB, "checkpoint-5.tar", "portable")],
   cloneJob: [calls.cloneJob(JOB, RECIPE)],
   submitJob: [calls.submitJob(JSON.stringify(RECIPE))],
+  chatWith: [
+    calls.chatWith(JOB, { key: "base", step: null }, { messages: [{ content: "What is LoRA?" }], temperature: 0.7, seed: 0 }),
+    calls.chatWith(JOB, { key: "step-20", step: 20 }, { messages: [{ content: "it's" }], temperature: 0, seed: 7 }),
+  ],
   showSweep: [calls.showSweep(SWEEP)],
   createSweep: [calls.createSweep(RECIPE, { "adapter.r": [8, 16], "adapter.target_modules": ["all-linear", ["q_proj"]] })],
   stopSweep: [calls.stopSweep(SWEEP, null), calls.stopSweep(SWEEP, JOB)],

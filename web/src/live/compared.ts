@@ -64,8 +64,9 @@ async function advance(compared: Compared, signal: AbortSignal): Promise<boolean
   const more = await readLosses(job.id, { since: curves.columns.step.at(-1) ?? 0 }, signal);
   if (append(curves, more)) {
     if (curves.columns.step.length > MOST_STEPS) compared.curves = await readLosses(job.id, {}, signal);
-    const progress = job.progress && { ...job.progress, loss: curves.columns.loss.at(-1)!, eval_loss: more.evaluations.eval_loss.at(-1) ?? null };
-    compared.job = { ...job, progress };
+    const evaluated = (more.evaluations.eval_loss.at(-1) ?? null) !== (job.progress?.eval_loss ?? null);
+    // Only the job has the rewards of an evaluation.
+    compared.job = evaluated || !job.progress ? await get<Job>(`/jobs/${job.id}`, signal) : { ...job, progress: { ...job.progress, loss: curves.columns.loss.at(-1)! } };
     return true;
   }
   compared.job = await get<Job>(`/jobs/${job.id}`, signal);

@@ -3,7 +3,18 @@ import { get } from "../api";
 import type { JobEvent, Metrics } from "../types";
 import { listen } from "./stream";
 
-export const SHOWN = ["loss", "learning_rate", "grad_norm", "tokens_per_second", "memory_bytes", "loss_scale"] as const;
+export const SHOWN = [
+  "loss",
+  "token_accuracy",
+  "reward_accuracy",
+  "reward_margin",
+  "learning_rate",
+  "grad_norm",
+  "tokens_per_second",
+  "memory_bytes",
+  "loss_scale",
+  "router_loss",
+] as const;
 const X = ["step", "epoch", "tokens", "time"] as const;
 // Each column keeps its spikes, so that so many points become several times as many steps.
 const POINTS = 800;

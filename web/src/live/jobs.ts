@@ -72,6 +72,8 @@ function summary(job: Job): Summary {
     eta_seconds: progress?.eta_seconds ?? null,
     loss: progress?.loss ?? null,
     eval_loss: progress?.eval_loss ?? null,
+    reward_accuracy: progress?.reward_accuracy ?? null,
+    reward_margin: progress?.reward_margin ?? null,
     losses: [],
     failure_code: job.failure?.code ?? null,
     failure_message: job.failure?.message ?? null,

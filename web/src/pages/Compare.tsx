@@ -14,9 +14,11 @@ import { setX, useZoom } from "../plot/zoom";
 import { href, route, setQuery } from "../route";
 import { t } from "../words";
 import { differing, flat } from "./recipes";
+import { type Results, deciding, leading, shownResults } from "./sweeps/best";
 
 const XS: X[] = ["step", "epoch", "tokens"];
 const COLORS = 6;
+const NO_RESULTS: Results = { loss: null, eval_loss: null, reward_accuracy: null, reward_margin: null };
 const EMPTY: Content = { x: [], lines: [], marks: [] };
 
 export function Compare() {
@@ -34,6 +36,8 @@ export function Compare() {
   if (error !== undefined) return <Problem error={error} again={reload} />;
   if (!data) return <p class="quiet">{t("loading")}</p>;
   const recipes = data.map(({ job }) => flat(job.recipe));
+  const results = data.map(({ job }) => job.progress ?? NO_RESULTS);
+  const [best, by] = [leading(results), deciding(results)];
   return (
     <>
       <div class="row controls">
@@ -78,8 +82,16 @@ export function Compare() {
                 </td>
               ))}
             </tr>
-            <Result word="loss" values={data.map(({ job }) => job.progress?.loss)} />
-            <Result word="evalLoss" values={data.map(({ job }) => job.progress?.eval_loss)} />
+            {shownResults(results).map(({ name, word }) => (
+              <tr>
+                <th scope="row">{t(word)}</th>
+                {results.map((each) => (
+                  <td class="number">
+                    {loss(each[name])} {each === best && name === by && `★ ${t("best")}`}
+                  </td>
+                ))}
+              </tr>
+            ))}
             <RecipeRows fields={differing(recipes)} recipes={recipes} />
           </tbody>
         </table>
@@ -100,18 +112,4 @@ function losses(data: readonly Compared[], detail: readonly Curves[] | undefined
     dash: index < COLORS ? [] : [6, 4],
   }));
   return { x: joined.x, lines, marks: [] };
-}
-
-function Result({ word, values }: { word: "loss" | "evalLoss"; values: (number | null | undefined)[] }) {
-  const least = Math.min(...values.map((value) => value ?? Infinity));
-  return (
-    <tr>
-      <th scope="row">{t(word)}</th>
-      {values.map((value) => (
-        <td class="number">
-          {loss(value)} {value === least && `★ ${t("best")}`}
-        </td>
-      ))}
-    </tr>
-  );
 }

@@ -171,7 +171,7 @@ function Cells({ job, index, current, selected, toggle }: RowProps) {
         <input type="checkbox" checked={selected} aria-label={t("jobs.select", { name })} onChange={() => toggle(job.id)} />
       </td>
       <td class="status">
-        <Status status={job.status} requested={job.requested_action} />
+        <Status status={job.queue ? "queued" : job.status} requested={job.requested_action} />
         {job.queue && (
           <span class="quiet" title={reasonOf(job.queue)}>
             {t("position", { n: job.queue.position })}

@@ -2,10 +2,11 @@ import { ApiError } from "../api";
 import { t } from "../words";
 
 export function Problem({ error, again }: { error: unknown; again?: () => void }) {
-  const message = error instanceof ApiError && error.code === "unreachable" ? t("offline") : String((error as Error).message);
+  const isOffline = error instanceof ApiError && error.code === "unreachable";
   return (
     <p role="alert" class="problem">
-      {message} {again && <button onClick={again}>{t("retry")}</button>}
+      {/* The API speaks English alone. */}
+      <span lang={error instanceof ApiError && !isOffline ? "en" : undefined}>{isOffline ? t("offline") : String((error as Error).message)}</span> {again && <button onClick={again}>{t("retry")}</button>}
     </p>
   );
 }

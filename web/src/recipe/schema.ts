@@ -40,6 +40,8 @@ export type Section = { name: string; help: string; fields: Field[] };
 export type Form = { sections: Section[]; groups: Group[] };
 
 const GENERAL = "general";
+// Its default depends on the method, so that the form takes it for one without a default: a rate that is written stays.
+export const LEARNING_RATE = "optimizer.learning_rate";
 
 export function formOf(root: Schema): Form {
   const general: Section = { name: GENERAL, help: "", fields: [] };
@@ -56,7 +58,7 @@ export function formOf(root: Schema): Form {
 function walk(root: Schema, schema: Schema, path: string, required: boolean, usual: unknown, groups: Group[]): Field[] {
   const object = objectOf(root, schema);
   if (!object) return [fieldOf(schema, path, required, usual)];
-  groups.push({ path, default: schema.default, short: branches(schema).some((branch) => branch.type === "string") });
+  groups.push({ path, default: defaultOf(schema, path), short: branches(schema).some((branch) => branch.type === "string") });
   return Object.entries(object.properties!).flatMap(([name, inner]) => {
     const usualOf = (schema.default as Record<string, unknown> | null | undefined)?.[name];
     return walk(root, inner, `${path}.${name}`, required && (object.required ?? []).includes(name), usualOf, groups);
@@ -67,6 +69,8 @@ function objectOf(root: Schema, schema: Schema): Schema | undefined {
   const found = [schema, ...branches(schema)].map((each) => (each.$ref ? root.$defs?.[each.$ref.split("/").at(-1)!] : each));
   return found.find((each) => each?.properties !== undefined);
 }
+
+const defaultOf = (schema: Schema, path: string): unknown => (`${LEARNING_RATE}.`.startsWith(`${path}.`) ? undefined : schema.default);
 
 const branches = (schema: Schema): Schema[] => schema.anyOf ?? [schema];
 
@@ -79,7 +83,7 @@ function fieldOf(schema: Schema, path: string, required: boolean, usual: unknown
     help: (schema.description ?? "").replaceAll("\n", " "),
     required,
     nullable: parts.some((part) => part.type === "null"),
-    default: schema.default,
+    default: defaultOf(schema, path),
     usual: usual ?? schema.default,
     choices: parts.flatMap((part) => part.enum ?? (part.const === undefined ? [] : [part.const])),
     least: bound(number?.minimum, "≥", number?.exclusiveMinimum, ">"),
@@ -111,7 +115,7 @@ const EVERYDAY = [
   "dataset.path",
   "name",
   "schedule.epochs",
-  "optimizer.learning_rate",
+  LEARNING_RATE,
   "adapter.r",
   "batch.micro_batch_size",
   "batch.effective_batch_size",

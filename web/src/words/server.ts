@@ -38,7 +38,12 @@ function inChinese(name: string, values: Queue["values"]): string {
   return value === null ? "另一个所有者的任务" : String(value);
 }
 
-const need = ({ count, unit }: Need): string => (unit === "GPU" ? `${count} 块 GPU` : `${count} 个 CPU 槽位`);
+const UNITS: Record<string, (count: number) => string> = {
+  GPU: (count) => `${count} 块 GPU`,
+  "CPU slot": (count) => `${count} 个 CPU 槽位`,
+  "queue place": (count) => `${count} 个集群队列名额`,
+};
+const need = ({ count, unit }: Need): string => UNITS[unit]?.(count) ?? `${count} ${unit}`;
 
 const state = ({ machine, free, usable, busy }: State): string => `${machine} 共 ${usable}，空闲 ${free}${busy ? `，被占用或不可用 ${busy}` : ""}`;
 

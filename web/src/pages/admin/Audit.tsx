@@ -11,6 +11,7 @@ const ACTIONS = [
   ...["job.create", "job.cancel", "job.pause", "job.resume", "job.retry", "job.delete", "sweep.create", "sweep.cancel", "export.create"],
   ...["dataset.create", "dataset.delete", "model.delete", "results.delete", "key.create", "key.revoke", "quota.put", "clean"],
   ...["webhook.create", "webhook.change", "webhook.delete", "webhook.ping", "delivery.retry", "session.create", "session.delete"],
+  ...["push.create", "secret.put", "secret.delete", "evaluation.create", "evaluation.delete", "rating.create", "rating.delete"],
 ];
 
 export function Audit() {

@@ -43,6 +43,7 @@ export function Actions({ job, done }: { job: Job; done: () => void }) {
         </button>
       ))}
       <button onClick={() => go(["new"], { from: job.id })}>{t("clone")}</button>
+      <button onClick={() => go(["chat"], { job: job.id })}>{t("chat")}</button>
       <Calls
         list={[
           ...possible(job.status).map((action) => ({ title: t(ACTION_WORDS[action]), calls: [callOf(action, job.id)] })),

@@ -4,6 +4,7 @@ import { useLoaded } from "../../parts/load";
 import { Problem } from "../../parts/Problem";
 import type { Artifact, Job, JobEvent } from "../../types";
 import { t } from "../../words";
+import { Exports } from "./Exports";
 
 export function Artifacts({ job, events }: { job: Job; events: JobEvent[] }) {
   const changes = events.filter((event) => event.type === "checkpoint" || event.type === "status").length;
@@ -15,39 +16,42 @@ export function Artifacts({ job, events }: { job: Job; events: JobEvent[] }) {
   if (!data) return <p class="quiet">{t("loading")}</p>;
   if (data.data.length === 0) return <p class="quiet">{t("noArtifacts")}</p>;
   return (
-    <div class="scroll" tabIndex={0} role="region" aria-label={t("artifacts")}>
-      <table class="plain">
-        <thead>
-          <tr>
-            <th scope="col">{t("name")}</th>
-            <th scope="col">{t("kind")}</th>
-            <th scope="col">{t("step")}</th>
-            <th scope="col">{t("evalLoss")}</th>
-            <th scope="col">{t("size")}</th>
-            <th scope="col">{t("digest")}</th>
-          </tr>
-        </thead>
-        <tbody>
-          {data.data.map((each) => (
+    <>
+      <Exports jobId={job.id} artifacts={data.data} done={reload} />
+      <div class="scroll" tabIndex={0} role="region" aria-label={t("artifacts")}>
+        <table class="plain">
+          <thead>
             <tr>
-              <th scope="row">
-                <a href={`/jobs/${job.id}/artifacts/${each.name}`} download>
-                  {each.name}
-                </a>
-              </th>
-              <td>{each.kind}</td>
-              <td class="number">{each.step ?? "–"}</td>
-              <td class="number">
-                {each.eval_loss?.toFixed(4) ?? "–"} {each.best && `★ ${t("best")}`}
-              </td>
-              <td class="number">{bytes(each.bytes)}</td>
-              <td>
-                <code>{each.sha256}</code>
-              </td>
+              <th scope="col">{t("name")}</th>
+              <th scope="col">{t("kind")}</th>
+              <th scope="col">{t("step")}</th>
+              <th scope="col">{t("evalLoss")}</th>
+              <th scope="col">{t("size")}</th>
+              <th scope="col">{t("digest")}</th>
             </tr>
-          ))}
-        </tbody>
-      </table>
-    </div>
+          </thead>
+          <tbody>
+            {data.data.map((each) => (
+              <tr>
+                <th scope="row">
+                  <a href={`/jobs/${job.id}/artifacts/${each.name}`} download>
+                    {each.name}
+                  </a>
+                </th>
+                <td>{each.kind}</td>
+                <td class="number">{each.step ?? "–"}</td>
+                <td class="number">
+                  {each.eval_loss?.toFixed(4) ?? "–"} {each.best && `★ ${t("best")}`}
+                </td>
+                <td class="number">{bytes(each.bytes)}</td>
+                <td>
+                  <code>{each.sha256}</code>
+                </td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+    </>
   );
 }

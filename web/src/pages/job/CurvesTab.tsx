@@ -1,5 +1,5 @@
 import { useMemo } from "preact/hooks";
-import { colorOf } from "../../colors";
+import { colorOf, otherThan } from "../../colors";
 import { type Curves, SHOWN, readCurves } from "../../live/curves";
 import { Chart } from "../../plot/Chart";
 import { axisOf } from "../../plot/axis";
@@ -15,11 +15,15 @@ const GIB = 2 ** 30;
 const SMALL_POINTS = 600;
 const QUIET = "#808080";
 const WORDS: Record<Exclude<(typeof SHOWN)[number], "loss">, Word> = {
+  token_accuracy: "tokenAccuracy",
+  reward_accuracy: "rewardAccuracy",
+  reward_margin: "rewardMargin",
   learning_rate: "learningRate",
   grad_norm: "gradNorm",
   tokens_per_second: "tokensPerSecond",
   memory_bytes: "memory",
   loss_scale: "lossScale",
+  router_loss: "routerLoss",
 };
 
 export function CurvesTab({ id, watched }: { id: string; watched: Watched }) {
@@ -92,7 +96,7 @@ function Small({ name, curves, round, x, color, range, zoomed }: SmallProps) {
     const values = found.values.map((value) => (value !== null && name === "memory_bytes" ? value / GIB : value));
     return { x: found.x, lines: [{ label: t(WORDS[name]), color, values }], marks: [] };
   }, [curves, calm, x, color]);
-  // A loss scale belongs to fp16, and memory to a GPU.
+  // Rewards belong to methods that compare answers, a loss scale to fp16, and memory to a GPU.
   if (content.lines[0]!.values.every((value) => value === null)) return null;
   return <Chart title={t(WORDS[name])} content={content} axis={axisOf(x)} range={range} zoomed={zoomed} />;
 }
@@ -104,7 +108,7 @@ function lossContent(id: string, curves: Curves, x: X, weight: number, marks: Ma
   const lines = [raw];
   if (weight > 0) lines.push({ label: t("smoothed"), color, values: smooth(columns.loss, weight), faint: false });
   const evaluated = alongside(columns.step, evaluations.step, evaluations.eval_loss);
-  const all = evaluations.step.length ? [...lines, { label: t("evalLoss"), color: "#d55e00", values: evaluated, dots: true }] : lines;
+  const all = evaluations.step.length ? [...lines, { label: t("evalLoss"), color: otherThan(color), values: evaluated, dots: true }] : lines;
   return { x: [...columns[x]] as number[], lines: all, marks };
 }
 

@@ -16,6 +16,7 @@ import { Events } from "./Events";
 import { Failure } from "./Failure";
 import { LogTab } from "./LogTab";
 import { RecipeTab } from "./RecipeTab";
+import { Evaluations } from "./Evaluations";
 import { Samples } from "./Samples";
 import { Trackers } from "./Trackers";
 import { UsageTab } from "./UsageTab";
@@ -34,7 +35,7 @@ export function JobPage({ id, tab }: { id: string; tab: string }) {
       <header class="job">
         <div class="row">
           <h1>{job.name ?? job.id}</h1>
-          <Status status={job.status} requested={job.requested_action} />
+          <Status status={job.queue ? "queued" : job.status} requested={job.requested_action} />
           <Actions job={job} done={reload} />
         </div>
         <Facts job={job} />
@@ -54,6 +55,7 @@ export function JobPage({ id, tab }: { id: string; tab: string }) {
       {tab === "events" && <Events events={watched.events} />}
       {tab === "log" && <LogTab job={job} events={watched.events} />}
       {tab === "samples" && <Samples id={id} events={watched.events} />}
+      {tab === "samples" && <Evaluations id={id} />}
       {tab === "artifacts" && <Artifacts job={job} events={watched.events} />}
       {tab === "usage" && <UsageTab job={job} />}
     </>

@@ -10,6 +10,8 @@ type Props = { recipe: Recipe; choose: (id: string | undefined) => void; uploade
 export function DatasetPanel({ recipe, choose, uploaded }: Props) {
   const id = read(recipe, "dataset.path");
   const [model, template, maxLength] = ["model", "dataset.chat_template", "batch.max_length"].map((path) => read(recipe, path));
+  // A method may be written as its name alone.
+  const method = typeof recipe.method === "string" ? recipe.method : read(recipe, "method.type");
   return (
     <section class="dataset">
       <Upload
@@ -30,6 +32,7 @@ export function DatasetPanel({ recipe, choose, uploaded }: Props) {
             ...(typeof model === "string" && { model }),
             ...(typeof template === "string" && { chat_template: template }),
             ...(typeof maxLength === "number" && { max_length: String(maxLength) }),
+            ...(typeof method === "string" && { method }),
           }}
         />
       )}

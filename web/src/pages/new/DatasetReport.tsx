@@ -12,6 +12,7 @@ import { Lengths } from "./Lengths";
 import { PreviewRows } from "./PreviewRows";
 
 const EVERY_MS = 1000;
+const RATINGS = ["desirable", "undesirable"] as const;
 
 type Props = { id: string; query: Record<string, string>; deleted: () => void };
 
@@ -92,6 +93,8 @@ function Counts({ report }: { report: Report }) {
     ["data.badRows", report.bad_rows],
     ["data.duplicates", report.duplicates],
     ["data.emptyAnswers", report.empty_answers],
+    ...(report.learned === "pairs" ? [["data.identicalPairs", report.identical_pairs] satisfies [Word, number]] : []),
+    ...(report.learned === "ratings" ? RATINGS.map((name): [Word, number] => [`data.${name}`, report[name]]) : []),
   ];
   const columns = Object.entries(report.columns).map(([field, column]) => `${field} ← ${column}`);
   const unused = Object.entries(report.unused_fields).map(([name, rows]) => `${name} (${integer(rows)})`);

@@ -4,9 +4,11 @@ import { useDebounced } from "../../parts/debounced";
 import { useLoaded } from "../../parts/load";
 import { Problem } from "../../parts/Problem";
 import { t } from "../../words";
-import type { TokenReport } from "./datasets";
+import type { PairReport, TokenReport } from "./datasets";
 
 const [WIDTH, HEIGHT] = [200, 12];
+const PARTS = ["prompt", "chosen", "rejected"] as const;
+const PERCENTILES = ["50", "90", "100"];
 
 export function Lengths({ id, query }: { id: string; query: Record<string, string> }) {
   const settled = useDebounced(new URLSearchParams(query).toString());
@@ -23,6 +25,8 @@ export function Lengths({ id, query }: { id: string; query: Record<string, strin
         {t("data.cut", { truncated: integer(data.truncated), dropped: integer(data.dropped), max: integer(data.max_length) })}
         {!data.complete && ` ${t("data.partly", { n: integer(data.examples) })}`}
       </p>
+      {data.dropped_rows.length > 0 && <p class="quiet">{t("data.droppedRows", { rows: data.dropped_rows.join(", ") })}</p>}
+      {data.pairs && <Pairs pairs={data.pairs} />}
       <table class="histogram">
         <tbody>
           {data.histogram.map(({ from_tokens, to_tokens, examples }) => (
@@ -41,5 +45,32 @@ export function Lengths({ id, query }: { id: string; query: Record<string, strin
         </tbody>
       </table>
     </details>
+  );
+}
+
+function Pairs({ pairs }: { pairs: PairReport }) {
+  return (
+    <table class="plain">
+      <thead>
+        <tr>
+          <td />
+          <th scope="col">{t("data.mean")}</th>
+          {PERCENTILES.map((percentile) => (
+            <th scope="col">{percentile}%</th>
+          ))}
+        </tr>
+      </thead>
+      <tbody>
+        {PARTS.map((part) => (
+          <tr>
+            <th scope="row">{t(`data.${part}`)}</th>
+            <td class="number">{integer(Math.round(pairs[part].mean))}</td>
+            {PERCENTILES.map((percentile) => (
+              <td class="number">{integer(pairs[part].percentiles[percentile] ?? 0)}</td>
+            ))}
+          </tr>
+        ))}
+      </tbody>
+    </table>
   );
 }

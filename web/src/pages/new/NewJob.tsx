@@ -3,6 +3,7 @@ import { ApiError, get } from "../../api";
 import { useLoaded } from "../../parts/load";
 import { Problem } from "../../parts/Problem";
 import { type Form, type Schema, fieldAt, formOf } from "../../recipe/schema";
+import { withMethod } from "../../recipe/methods";
 import { forCopy, merge, read, write } from "../../recipe/values";
 import { go, route, setQuery } from "../../route";
 import type { Job } from "../../types";
@@ -87,7 +88,7 @@ function Editor({ form, models, datasets, uploaded }: EditorProps) {
     else scrollTo({ top: 0 });
   }, [refused]);
 
-  const set = (path: string, value: unknown) => change(form, (before) => write(before, path, value));
+  const set = (path: string, value: unknown) => change(form, (before) => (path === "method.type" ? withMethod(before, String(value)) : write(before, path, value)));
 
   async function send(force: boolean): Promise<void> {
     const about = text.value;

@@ -36,11 +36,12 @@ export function PreviewRows({ id, query }: { id: string; query: Record<string, s
   );
 }
 
-function Example({ example: { row, texts, dropped, problem } }: { example: PreviewExample }) {
+function Example({ example: { row, texts, desirable, dropped, problem } }: { example: PreviewExample }) {
   return (
     <section>
       <h3>
         {t("data.row")} {row}
+        {desirable !== null && ` · ${t(desirable ? "data.desirable" : "data.undesirable")}`}
       </h3>
       {problem !== null && (
         <p class="problem" lang="en">
@@ -49,12 +50,15 @@ function Example({ example: { row, texts, dropped, problem } }: { example: Previ
       )}
       {dropped && <p class="problem">{t("data.droppedExample")}</p>}
       {texts.map((text) => (
-        <pre tabIndex={0}>
-          {runs(text).map(({ text: piece, learned, cut }) => {
-            const shown = learned ? <mark>{piece}</mark> : piece;
-            return cut ? <s>{shown}</s> : shown;
-          })}
-        </pre>
+        <>
+          {text.answer && <h4>{t(`data.${text.answer}`)}</h4>}
+          <pre tabIndex={0}>
+            {runs(text).map(({ text: piece, learned, cut }) => {
+              const shown = learned ? <mark>{piece}</mark> : piece;
+              return cut ? <s>{shown}</s> : shown;
+            })}
+          </pre>
+        </>
       ))}
     </section>
   );

@@ -1,4 +1,5 @@
 import type { ComponentChildren } from "preact";
+import { asUsual } from "../../recipe/methods";
 import { type Field, type Form, type Section, divided } from "../../recipe/schema";
 import { type Recipe, read } from "../../recipe/values";
 import { isWord, t } from "../../words";
@@ -23,7 +24,7 @@ export function RecipeForm({ form, recipe, broken, fault, options, set, children
   const row = (field: Field, label: string) => (
     <FieldRow
       key={field.path}
-      field={field}
+      field={asUsual(field, recipe)}
       label={label}
       value={read(recipe, field.path)}
       error={fault?.path === field.path ? fault.message : undefined}

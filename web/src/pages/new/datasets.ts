@@ -24,11 +24,18 @@ export type DatasetReport = {
   errors: Problem[];
   error_count: number;
   unused_fields: Record<string, number>;
+  learned: "answers" | "pairs" | "ratings" | null;
+  identical_pairs: number;
+  desirable: number;
+  undesirable: number;
 };
 
 export type DatasetDetail = Dataset & { report: DatasetReport | null };
 
 export type Bucket = { from_tokens: number; to_tokens: number; examples: number };
+
+export type PartLengths = { mean: number; percentiles: Record<string, number> };
+export type PairReport = { prompt: PartLengths; chosen: PartLengths; rejected: PartLengths };
 
 export type TokenReport = {
   examples: number;
@@ -38,11 +45,13 @@ export type TokenReport = {
   max_length: number;
   truncated: number;
   dropped: number;
+  dropped_rows: number[];
+  pairs: PairReport | null;
   problems: Problem[];
 };
 
-export type RenderedText = { kept: number; tokens: { text: string; supervised: boolean }[] };
-export type PreviewExample = { row: number; texts: RenderedText[]; dropped: boolean; problem: string | null };
+export type RenderedText = { answer: "chosen" | "rejected" | null; kept: number; tokens: { text: string; supervised: boolean }[] };
+export type PreviewExample = { row: number; texts: RenderedText[]; desirable: boolean | null; dropped: boolean; problem: string | null };
 export type Preview = { data: PreviewExample[]; has_more: boolean };
 
 // fetch does not say how much of a body has been sent.
@@ -70,7 +79,7 @@ export function upload(file: File, progress: (part: number) => void, signal: Abo
 // Neighbouring tokens of one kind, as one piece of text.
 export type Run = { text: string; learned: boolean; cut: boolean };
 
-export function runs({ tokens, kept }: RenderedText): Run[] {
+export function runs({ tokens, kept }: Pick<RenderedText, "tokens" | "kept">): Run[] {
   const found: Run[] = [];
   tokens.forEach(({ text, supervised: learned }, index) => {
     const cut = index >= kept;

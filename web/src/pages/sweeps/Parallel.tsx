@@ -1,21 +1,22 @@
-// A line for each run through an axis for each field, and one for its loss.
+// A line for each run through an axis for each field, and one for its result.
 import { compact } from "../../format";
 import type { Sweep } from "../../types";
 import { t } from "../../words";
+import type { Deciding } from "./best";
 import { type Scale, scaleOf } from "./scale";
 
 const [WIDTH, HEIGHT, TOP, SIDE] = [900, 260, 32, 90];
 const LEAST_DISTANCE = 16 / (HEIGHT - TOP - 24); // of two words on an axis
 
-type Props = { fields: string[]; runs: Sweep["jobs"]; colors: string[]; best: string | null };
+type Props = { fields: string[]; runs: Sweep["jobs"]; colors: string[]; best: string | null; by: Deciding };
 
-export function Parallel({ fields, runs, colors, best }: Props) {
-  const ended = runs.map((run) => run.eval_loss ?? run.loss);
+export function Parallel({ fields, runs, colors, best, by }: Props) {
+  const ended = runs.map((run) => (by === "reward_accuracy" ? run.reward_accuracy : run.eval_loss ?? run.loss));
   const axes = [
     ...fields.map((field) => ({ label: field, values: runs.map((run) => run.values[field]) })),
-    { label: t("loss"), values: ended },
+    { label: t(by === "reward_accuracy" ? "rewardAccuracy" : "loss"), values: ended },
   ].map((axis) => ({ ...axis, scale: scaleOf(axis.values) }));
-  // One line says nothing, and one without a loss ends nowhere.
+  // One line says nothing, and one without a result ends nowhere.
   if (ended.filter((value) => value !== null).length < 2) return null;
   const x = (index: number) => SIDE + (index / (axes.length - 1)) * (WIDTH - 2 * SIDE);
   const y = (place: number) => TOP + 8 + (1 - place) * (HEIGHT - TOP - 24);

@@ -12,7 +12,7 @@ import { Status } from "../../parts/Status";
 import { href } from "../../route";
 import type { Sweep } from "../../types";
 import { t } from "../../words";
-import { bestOf } from "./best";
+import { bestOf, deciding, going, shownResults } from "./best";
 import { Parallel } from "./Parallel";
 
 export function SweepPage({ id }: { id: string }) {
@@ -25,6 +25,8 @@ export function SweepPage({ id }: { id: string }) {
   if (!sweep) return <p class="quiet">{t("loading")}</p>;
   const runs = sweep.jobs.map((run) => ({ ...run, ...pick(live.get(run.id)) }));
   const best = bestOf(runs);
+  const by = deciding(going(runs));
+  const shown = shownResults(runs);
   const open = runs.filter((run) => ["queued", "running", "paused"].includes(run.status) && run.id !== best);
   const colors = colorsOf(runs.map((run) => run.id));
   return (
@@ -44,7 +46,7 @@ export function SweepPage({ id }: { id: string }) {
       </div>
       {refused !== undefined && <Problem error={refused} />}
       <div class="scroll" tabIndex={0} role="region" aria-label={t("sweeps.parallel")}>
-        <Parallel fields={sweep.fields} runs={runs} colors={colors} best={best} />
+        <Parallel fields={sweep.fields} runs={runs} colors={colors} best={best} by={by} />
       </div>
       <div class="scroll" tabIndex={0} role="region" aria-label={t("result")}>
         <table class="plain">
@@ -55,8 +57,9 @@ export function SweepPage({ id }: { id: string }) {
               ))}
               <th scope="col">{t("status")}</th>
               <th scope="col">{t("step")}</th>
-              <th scope="col">{t("loss")}</th>
-              <th scope="col">{t("evalLoss")}</th>
+              {shown.map(({ word }) => (
+                <th scope="col">{t(word)}</th>
+              ))}
               <th scope="col">{t("name")}</th>
             </tr>
           </thead>
@@ -73,12 +76,11 @@ export function SweepPage({ id }: { id: string }) {
                   {run.step ?? "–"}
                   {run.total_steps !== null && ` / ${run.total_steps}`}
                 </td>
-                <td class="number">
-                  {loss(run.loss)} {run.id === best && run.eval_loss === null && `★ ${t("best")}`}
-                </td>
-                <td class="number">
-                  {loss(run.eval_loss)} {run.id === best && run.eval_loss !== null && `★ ${t("best")}`}
-                </td>
+                {shown.map(({ name }) => (
+                  <td class="number">
+                    {loss(run[name])} {run.id === best && name === by && `★ ${t("best")}`}
+                  </td>
+                ))}
                 <td>
                   <a href={href(["jobs", run.id])}>{run.id}</a>
                 </td>
@@ -100,6 +102,8 @@ export function SweepPage({ id }: { id: string }) {
   );
 }
 
-function pick(job: Pick<Sweep["jobs"][number], "status" | "step" | "loss" | "eval_loss" | "total_steps"> | undefined) {
-  return job && { status: job.status, step: job.step, loss: job.loss, eval_loss: job.eval_loss, total_steps: job.total_steps };
+function pick(job: Omit<Sweep["jobs"][number], "id" | "values"> | undefined) {
+  if (!job) return undefined;
+  const { status, step, total_steps, loss, eval_loss, reward_accuracy, reward_margin } = job;
+  return { status, step, total_steps, loss, eval_loss, reward_accuracy, reward_margin };
 }

@@ -1,0 +1,73 @@
+// Has a worker make another form of the adapter, or of a checkpoint, and shows how far that is.
+import { useEffect, useState } from "preact/hooks";
+import { get, send } from "../../api";
+import { exportJob } from "../../calls";
+import { Calls } from "../../parts/Calls";
+import { useLoaded } from "../../parts/load";
+import { Problem } from "../../parts/Problem";
+import { Status } from "../../parts/Status";
+import { type Artifact, EXPORT_FORMATS, type Export, type ExportFormat } from "../../types";
+import { t } from "../../words";
+
+const POLL_MS = 2000;
+
+export function Exports({ jobId, artifacts, done }: { jobId: string; artifacts: Artifact[]; done: () => void }) {
+  const sources = artifacts.filter((each) => each.kind === "adapter" || each.kind === "checkpoint").map((each) => each.name);
+  const [format, setFormat] = useState<ExportFormat>("portable");
+  const [chosen, setChosen] = useState<string>();
+  const [problem, setProblem] = useState<unknown>();
+  const { data, error, reload } = useLoaded((signal) => get<{ data: Export[] }>(`/jobs/${jobId}/exports`, signal), [jobId]);
+  const open = data?.data.filter((each) => each.status === "queued" || each.status === "running").length ?? 0;
+  useEffect(() => {
+    if (open === 0) return;
+    const timer = setInterval(reload, POLL_MS);
+    // Fewer are open, or none: an artifact may be there.
+    return () => {
+      clearInterval(timer);
+      done();
+    };
+  }, [open]);
+  if (sources.length === 0) return null;
+  const source = chosen ?? (sources.includes("adapter.tar") ? "adapter.tar" : sources[0]!);
+  const call = exportJob(jobId, source, format);
+
+  async function start(event: Event): Promise<void> {
+    event.preventDefault();
+    setProblem(undefined);
+    try {
+      await send(call);
+    } catch (raised) {
+      setProblem(raised);
+    }
+    reload();
+  }
+
+  return (
+    <section aria-label={t("exports")}>
+      <form class="row" onSubmit={start}>
+        <select aria-label={t("exports.source")} value={source} onChange={(event) => setChosen(event.currentTarget.value)}>
+          {sources.map((each) => (
+            <option value={each}>{each}</option>
+          ))}
+        </select>
+        <select aria-label={t("exports.format")} value={format} onChange={(event) => setFormat(event.currentTarget.value as ExportFormat)}>
+          {EXPORT_FORMATS.map((each) => (
+            <option value={each}>{t(`exports.${each}`)}</option>
+          ))}
+        </select>
+        <button>{t("exports.start")}</button>
+        <Calls list={[{ title: t("exports.start"), calls: [call] }]} of={t("exports")} />
+      </form>
+      {problem !== undefined && <Problem error={problem} />}
+      {error !== undefined && <Problem error={error} again={reload} />}
+      <ul class="plain">
+        {data?.data.map((each) => (
+          <li>
+            <Status status={each.status} /> {each.source} → {each.format}
+            {each.failure && <span lang="en"> {each.failure.message}</span>}
+          </li>
+        ))}
+      </ul>
+    </section>
+  );
+}
