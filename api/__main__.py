@@ -1,11 +1,11 @@
 """`python -m api`: serves until a signal stops it."""
 
+import gc
 import logging
 import sys
 
 from sqlalchemy.exc import OperationalError
 
-from api.app import create_app
 from api.http.server import bounds_of, serve
 from api.settings import USUAL_PORT, ApiSettings, is_loopback
 from runtime import logs, tracing
@@ -31,6 +31,13 @@ def main() -> None:
     _refuse_another_schema(settings)
     _refuse_without_keys(settings)
     sys.setswitchinterval(_SWITCH_SECONDS)
+    # Building the routes takes longer than all checks above, whose refusal need not wait for it. What it creates stays:
+    # no search for garbage looks at it, now or later.
+    gc.disable()
+    from api.app import create_app
+
+    gc.freeze()
+    gc.enable()
     try:
         serve(create_app(settings), settings, bounds_of(settings))
     finally:

@@ -16,12 +16,14 @@ from api import (
     events,
     exports,
     health,
+    held_out,
     keys,
     memory,
     metrics,
     page,
     plans,
     quotas,
+    ratings,
     secrets,
     sign_in,
     workers,
@@ -38,6 +40,7 @@ from api.background.webhook_sender import Sender, SenderPace
 from api.context import Services, State
 from api.datasets import routes as datasets
 from api.datasets.reader import RowReader
+from api.evaluations import routes as evaluations
 from api.http import request_id
 from api.http.repeated import refuse_repeated
 from api.http.request_log import RequestLog
@@ -47,6 +50,8 @@ from api.http.unread import CloseUnread
 from api.jobs import routes as jobs
 from api.model_folders import ModelFolders
 from api.openai import routes as openai
+from api.pushes import routes as pushes
+from api.pushes.pusher import Pusher, PusherPace
 from api.settings import ApiSettings
 from api.sweeps import routes as sweeps
 from api.tags import TAGS
@@ -66,7 +71,11 @@ _NOUNS = (
     plans,
     events,
     exports,
+    evaluations,
+    pushes,
     artifacts,
+    held_out,
+    ratings,
     datasets,
     webhooks,
     workers,
@@ -99,8 +108,9 @@ def create_app(  # parameters: settings and paces
     pace: Pace = Pace(),  # noqa: B008
     sender: SenderPace = SenderPace(),  # noqa: B008
     following: FollowerPace = FollowerPace(),  # noqa: B008
+    pushing: PusherPace = PusherPace(),  # noqa: B008
 ) -> FastAPI:
-    return assemble(make_services(settings, pace), sender, following)
+    return assemble(make_services(settings, pace), sender, following, pushing)
 
 
 def make_services(settings: ApiSettings, pace: Pace) -> Services:
@@ -144,6 +154,7 @@ def assemble(
     services: Services,
     pace: SenderPace = SenderPace(),  # noqa: B008
     following: FollowerPace = FollowerPace(),  # noqa: B008
+    pushing: PusherPace = PusherPace(),  # noqa: B008
 ) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
@@ -158,6 +169,7 @@ def assemble(
             tasks.start_soon(Follower(running.sessions, running.vault, running.settings, following).run)
             allow_private = running.settings.webhook_allow_private
             tasks.start_soon(Sender(running.sessions, running.vault, allow_private, pace).run)
+            tasks.start_soon(Pusher(running.sessions, running.vault, running.storage, running.settings, pushing).run)
             yield {"services": running}
             tasks.cancel_scope.cancel()
         running.sandbox.stop()

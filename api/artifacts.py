@@ -43,7 +43,7 @@ class ArtifactOut(BaseModel):
     eval_loss: float | None
     """Loss of the evaluation at its step, if there was one."""
     best: bool
-    """The adapter or checkpoint with the lowest eval_loss, which best.tar stands for."""
+    """The adapter or checkpoint with the best evaluation, which best.tar stands for."""
     created_at: datetime
 
 

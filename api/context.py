@@ -1,6 +1,7 @@
 """What every request needs, made once for each process of the API."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, TypedDict
 
@@ -48,6 +49,7 @@ class Services:
     """The streams of all jobs' summaries."""
     web: Path
     """Folder of the built page."""
+    started: float = field(default_factory=time.monotonic)
 
 
 class State(TypedDict):

@@ -1,6 +1,8 @@
 """Whether the service works, for load balancers, Prometheus and generated clients."""
 
 import logging
+import time
+from datetime import timedelta
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
@@ -46,7 +48,8 @@ def get_readiness(services: Context) -> Health:
     missing = []
     try:
         with services.sessions.begin() as session:
-            if not workers.alive_names(session) - workers.draining_names(session):
+            # An earlier heartbeat may be that of a worker which ended with the API before this one.
+            if not workers.any_takes_jobs(session, timedelta(seconds=time.monotonic() - services.started)):
                 missing.append("worker: none is there that takes jobs")
     except SQLAlchemyError as error:
         log.warning("not ready, the database is away: %s", error)

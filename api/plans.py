@@ -16,6 +16,7 @@ from contract.recipe import Recipe
 from contract.recipe_errors import parse_recipe
 from estimate.adapter import skipped_modules
 from estimate.plan import DeviceEstimate, LocalModel, RunPlan, plan_run
+from estimate.work import TrainingWork
 from store.access.principal import Principal
 from store.jobs import jobs
 from store.jobs.packing import ReportedPacking, reported_packing
@@ -60,7 +61,9 @@ class WorkOut(BaseModel):
     """Examples of one optimizer step, on all devices."""
     steps: int
     tokens: int | None
-    """Tokens processed over the whole run, repeats included."""
+    """Tokens processed over the whole run, repeats included; of pairs, those of the longer answer twice."""
+    reference_tokens: int | None
+    """Tokens of the pass without gradients before the first step, which "dpo" and "kto" make; 0 without one."""
 
 
 class MemoryOut(BaseModel):
@@ -199,8 +202,9 @@ def plan_out(
             effective_batch_size=work.effective_batch_size,
             steps=work.steps,
             tokens=work.tokens,
+            reference_tokens=work.reference_tokens,
         ),
-        devices=[_device(on, work.tokens, speed) for on, speed in zip(plan.devices, past.speeds, strict=True)],
+        devices=[_device(on, work, speed) for on, speed in zip(plan.devices, past.speeds, strict=True)],
         disk=DiskOut(**vars(plan.disk), total=plan.disk.total) if plan.disk else None,
         packed=packing.packed if packing else None,
         packing=packing.because if packing else None,
@@ -222,7 +226,7 @@ def _parameters(base: LocalModel) -> ParametersOut:
     )
 
 
-def _device(on: DeviceEstimate, tokens: int | None, speed: Throughput | None) -> DevicePlan:
+def _device(on: DeviceEstimate, work: TrainingWork, speed: Throughput | None) -> DevicePlan:
     parts = {name: size for name, size in vars(on.memory).items() if name in MemoryOut.model_fields}
     return DevicePlan(
         device=on.device,
@@ -234,10 +238,13 @@ def _device(on: DeviceEstimate, tokens: int | None, speed: Throughput | None) ->
         suggestions=on.suggestions,
         tokens_per_second=speed.tokens_per_second if speed else None,
         cold_start_seconds=speed.cold_start_seconds if speed else None,
-        eta_seconds=_eta_seconds(tokens, speed) if speed and tokens is not None else None,
+        eta_seconds=_eta_seconds(work, speed) if speed else None,
         measured_jobs=speed.jobs if speed else 0,
     )
 
 
-def _eta_seconds(tokens: int, speed: Throughput) -> float:
-    return speed.cold_start_seconds + tokens / speed.tokens_per_second
+def _eta_seconds(work: TrainingWork, speed: Throughput) -> float | None:
+    """With a frozen base, a backward pass takes as long as a forward pass, so a pass without one takes half."""
+    if work.tokens is None or work.reference_tokens is None:
+        return None
+    return speed.cold_start_seconds + (work.tokens + work.reference_tokens / 2) / speed.tokens_per_second

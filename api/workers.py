@@ -1,7 +1,8 @@
 """The workers, and what runs on their devices."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Literal
 
 from fastapi import APIRouter
@@ -9,7 +10,7 @@ from pydantic import BaseModel
 
 from api.auth.who import Who
 from api.context import Context
-from contract.formatting import sentence
+from contract.formatting import sentence, truncate
 from contract.machine import Disk, ExternalProcess, Machine
 from store.jobs import jobs
 from store.models import Device, Lease, Worker
@@ -22,7 +23,7 @@ _MOST_NAMED = 3  # the others are counted
 class DeviceOut(BaseModel):
     number: int
     name: str
-    """Name of the GPU, or "CPU slot"."""
+    """Name of the GPU, or "CPU slot", or the profile of a place in a cluster's queue, such as "profile a100"."""
     uuid: str | None
     memory_bytes: int | None
     status: Literal["free", "leased", "busy", "unavailable"]
@@ -33,7 +34,7 @@ class DeviceOut(BaseModel):
     jobs_of_other_owners: int
     """Number of other owners' jobs on it, which are not named."""
     reason: str | None
-    """A sentence that says what uses a busy device, or why it is unavailable."""
+    """A sentence that says which base model it answers with, what uses a busy device, or why it is unavailable."""
 
 
 class MachineOut(BaseModel):
@@ -67,16 +68,23 @@ def list_workers(services: Context, who: Who) -> WorkerList:
     """The workers, and for each device what runs on it or why nothing may."""
     with read_snapshot(services.sessions) as session:
         devices, leases = workers.list_devices(session), workers.list_leases(session)
+        serving = {(each.worker, each.number): each.base for each in workers.list_servers(session)}
         found = workers.list_workers(session)
         named = {lease.job_id for lease in leases}
         own = named if who.admin else jobs.owned(session, named, who.owner)
-        return WorkerList(data=[worker_out(worker, alive, devices, leases, own) for worker, alive in found])
+        return WorkerList(data=[worker_out(worker, alive, devices, leases, own, serving) for worker, alive in found])
 
 
-def worker_out(
-    worker: Worker, alive: bool, devices: Sequence[Device], leases: Sequence[Lease], own: Collection[str]
+def worker_out(  # parameters: rows of four tables
+    worker: Worker,
+    alive: bool,
+    devices: Sequence[Device],
+    leases: Sequence[Lease],
+    own: Collection[str],
+    serving: Mapping[tuple[str | None, int | None], str] = MappingProxyType({}),
 ) -> WorkerOut:
-    """`devices` and `leases` of all workers; `own` are the jobs that may be named."""
+    """`devices` and `leases` of all workers; `own` are the jobs that may be named; `serving` are the base models of
+    inference servers by their devices."""
     machine = Machine.model_validate(worker.machine)
     return WorkerOut(
         name=worker.name,
@@ -85,23 +93,29 @@ def worker_out(
         seen_at=worker.seen_at,
         disk=Disk.model_validate(worker.disk) if worker.disk else None,
         machine=MachineOut(cores=machine.cores, cpu_bf16=machine.cpu_bf16),
-        devices=[_device_out(device, machine, leases, own) for device in devices if device.worker == worker.name],
+        devices=[
+            _device_out(device, machine, leases, own, serving.get((device.worker, device.number)))
+            for device in devices
+            if device.worker == worker.name
+        ],
     )
 
 
-def _device_out(device: Device, machine: Machine, leases: Sequence[Lease], own: Collection[str]) -> DeviceOut:
-    gpu = machine.gpus[device.number] if machine.gpus else None
+def _device_out(
+    device: Device, machine: Machine, leases: Sequence[Lease], own: Collection[str], served: str | None
+) -> DeviceOut:
+    gpu, offered = machine.gpus[device.number] if machine.gpus else None, machine.profile_of(device.number)
     jobs = [lease.job_id for lease in leases if (lease.worker, lease.number) == (device.worker, device.number)]
     others = [ExternalProcess.model_validate(process) for process in device.external_processes or ()]
     return DeviceOut(
         number=device.number,
-        name=gpu.name if gpu else "CPU slot",
+        name=gpu.name if gpu else f"profile {offered.name}" if offered else "CPU slot",
         uuid=gpu.uuid if gpu else None,
         memory_bytes=gpu.memory_bytes if gpu else None,
-        status="leased" if jobs else _unused_status(others),
+        status="leased" if jobs or served else _unused_status(others),
         jobs=[job for job in jobs if job in own],
         jobs_of_other_owners=sum(job not in own for job in jobs),
-        reason=_busy_reason(others) if others else None,
+        reason=_busy_reason(others) if others else _served_reason(served) if served else None,
     )
 
 
@@ -123,6 +137,12 @@ def _busy_reason(processes: Sequence[ExternalProcess]) -> str:
     named = ", ".join(map(_words, processes[:_MOST_NAMED]))
     more = f" and {len(processes) - _MOST_NAMED} more" if len(processes) > _MOST_NAMED else ""
     return f"It is used by {named}{more}, which {'is' if len(processes) == 1 else 'are'} not a job's."
+
+
+def _served_reason(base: str) -> str:
+    # A path is the server's own.
+    name = base.rstrip("/").rpartition("/")[2] if base.startswith("/") else base
+    return f"It answers with {truncate(name)}."
 
 
 def _words(process: ExternalProcess) -> str:

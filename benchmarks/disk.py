@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.models import random_llama
 from contract.run_dir import RunDir
 from finetuned.stack.models import add_model
-from worker.attempt.command import launcher
+from worker.launchers.torchrun import launcher
 
 ROOT = Path(__file__).parent.parent
 MODEL = "smollm2-135m-instruct"

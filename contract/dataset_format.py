@@ -6,7 +6,15 @@ Not in the recipe's module: whoever reads a dataset in a process of its own need
 from typing import Literal
 
 DatasetFormat = Literal[
-    "messages", "sharegpt", "self_instruct", "alpaca", "prompt_completion", "belle", "chinese_vicuna", "text"
+    "preference",
+    "messages",
+    "sharegpt",
+    "self_instruct",
+    "alpaca",
+    "prompt_completion",
+    "belle",
+    "chinese_vicuna",
+    "text",
 ]
 DatasetField = Literal[
     "messages",
@@ -21,5 +29,7 @@ DatasetField = Literal[
     "target",
     "prompt",
     "completion",
+    "chosen",
+    "rejected",
     "text",
 ]

@@ -32,6 +32,8 @@ class FailureCode(StrEnum):
     TRAINER_CRASHED = "trainer_crashed"
     WORKER_FAILED = "worker_failed"
     WORKER_LOST = "worker_lost"
+    NODE_LOST = "node_lost"
+    CANCELLED_IN_CLUSTER = "cancelled_in_cluster"
     INTERNAL_ERROR = "internal_error"
 
     @property
@@ -49,6 +51,7 @@ _INFRASTRUCTURE = frozenset(
         FailureCode.TRAINER_CRASHED,
         FailureCode.WORKER_FAILED,
         FailureCode.WORKER_LOST,
+        FailureCode.NODE_LOST,
     }
 )
 

@@ -28,6 +28,8 @@ _SYSTEM_FOLDERS = ("/proc", "/sys", "/dev", "/etc")
 _IN_MEMORY = "/dev/shm"
 # Narrower than the hub's own rule, so that no path with folders is taken for an id.
 _HUB_ID = re.compile(r"(?!.*\.\.)[a-z0-9][\w.-]*/[a-z0-9][\w.-]*", re.ASCII | re.IGNORECASE)
+_CACHED = "models--"
+"""Begins the name of a model's folder in huggingface_hub's cache."""
 _HUB_BLOB = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 
 _Identity = tuple[int, int]
@@ -112,6 +114,17 @@ def locate_model(model: str, folders: Folders) -> Path | None:
             "transformers.AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)",
         )
     return found
+
+
+def public_name(model: str, folder: Path | None) -> str:
+    """The name of a recipe's model for people elsewhere: its hub id if it has one, else its folder's name. `folder` is
+    what locate_model returns."""
+    if folder is None:
+        return model
+    cached = folder.parent.parent.name
+    if folder.parent.name == "snapshots" and cached.startswith(_CACHED):
+        return cached.removeprefix(_CACHED).replace("--", "/", 1)
+    return model if _HUB_ID.fullmatch(model) else folder.name
 
 
 def _gguf_file(found: Path) -> Path | None:

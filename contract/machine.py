@@ -50,6 +50,17 @@ class Disk(BaseModel):
     """True from when too few bytes are free until somewhat more than the reserve are."""
 
 
+class OfferedProfile(BaseModel):
+    """A way to run jobs on a cluster, as its operator has named and described it."""
+
+    name: str
+    node: "Machine"
+    """Each of the cluster's machines that it may use."""
+    max_nodes: int
+    max_jobs: int
+    """Most jobs at once in the cluster's queue."""
+
+
 class Machine(BaseModel):
     gpus: list[Gpu]
     """GPUs that a trainer sees. A machine with GPUs never trains on its CPU."""
@@ -62,14 +73,42 @@ class Machine(BaseModel):
     """Why no trainer can use the GPUs; None if nothing is known against it."""
     memory_bytes: int | None = None
     """Memory of the machine itself, which a machine without GPUs trains in; None if its worker has not reported it."""
+    profile: str | None = None
+    """Name of the profile whose node it is; None for a machine with a worker of its own."""
+    profiles: list[OfferedProfile] = []
+    """Profiles by which its worker hands jobs to a cluster, instead of training on this machine. Each job takes one of
+    the `slots`, which are those of the first profile, then those of the second, and so on."""
 
     @property
     def devices(self) -> int:
-        """Number of devices for jobs: GPUs, or CPU slots on a machine without GPUs."""
+        """Number of devices for jobs: GPUs, or CPU slots on a machine without GPUs, or places in a cluster's queue."""
         return len(self.gpus) or self.slots
+
+    @property
+    def unit(self) -> str:
+        """Word for one device."""
+        return "queue place" if self.profiles else "GPU" if self.gpus else "CPU slot"
+
+    def profile_of(self, device: int) -> OfferedProfile | None:
+        """The profile of one of its places in a cluster's queue."""
+        for offered in self.profiles:
+            if device < offered.max_jobs:
+                return offered
+            device -= offered.max_jobs
+        return None
+
+    def nodes_for(self, recipe: Recipe) -> list["Machine"]:
+        """The machines that it offers to the recipe: itself, or the nodes of the profile that the recipe names."""
+        profile = recipe.resources.profile
+        if self.profiles:
+            offers = [offered for offered in self.profiles if offered.name == profile]
+            return [offered.node for offered in offers for _ in range(offered.max_nodes)]
+        return [self] if self.profile == profile else []
 
     def devices_needed(self, recipe: Recipe) -> int:
         """Number of devices that the recipe takes on this machine."""
+        if self.profiles:
+            return 1
         gpus = recipe.resources.gpus
         return gpus if self.gpus else min(gpus, self.slots)
 
@@ -78,6 +117,8 @@ class Machine(BaseModel):
         return {number: [ExternalProcess(pid=None, name=reason, memory_bytes=None)] for number in range(self.devices)}
 
     def describe(self) -> str:
+        if self.profiles:
+            return f"profiles {', '.join(offered.name for offered in self.profiles)}"
         names = [gpu.name for gpu in self.gpus]
         return ", ".join(f"{names.count(name)} x {name}" for name in sorted(set(names))) or f"CPU, {self.cores} cores"
 
@@ -96,6 +137,27 @@ def resolved_precision(recipe: Recipe, native_bf16: bool) -> str:
     return "bf16" if native_bf16 else "fp32"
 
 
+def machines_needed(recipe: Recipe) -> int:
+    """Number of workers that run the recipe together. A cluster's nodes have none of their own."""
+    return 1 if recipe.resources.profile else recipe.resources.nodes
+
+
+def machines_for(recipe: Recipe, machines: Sequence[Machine]) -> list[Machine]:
+    """The machines that the recipe may be trained on: those of the workers, or the nodes of the profile that it names.
+    Raises InputError where no worker offers that profile, or where all want one to be named."""
+    chosen = [node for machine in machines if not machine.profiles for node in machine.nodes_for(recipe)]
+    # A job goes to one worker's offer: two workers with a profile do not add their nodes up.
+    offers = [machine.nodes_for(recipe) for machine in machines if machine.profiles]
+    offers.sort(key=lambda nodes: (sum(_trains(recipe, node) for node in nodes), len(nodes)))
+    chosen += offers[-1] if offers else []
+    profile, names = recipe.resources.profile, sorted({each.name for machine in machines for each in machine.profiles})
+    if chosen or (profile is None and not names):
+        return chosen
+    there = f"the workers offer {', '.join(names)}" if names else "no worker that is there offers any"
+    words = f'got "{profile}"; {there}' if profile else f"no worker trains on a machine of its own; {there}"
+    raise InputError(FailureCode.DEVICES_UNAVAILABLE, f"resources.profile: {words}", "resources.profile")
+
+
 class _Mismatch(NamedTuple):
     code: FailureCode
     param: str
@@ -104,6 +166,7 @@ class _Mismatch(NamedTuple):
 
 def check_machines(recipe: Recipe, machines: Sequence[Machine]) -> None:
     """Raises InputError if the recipe cannot be trained on `machines`. Does nothing if none is known."""
+    machines = machines_for(recipe, machines)
     mismatches = [_mismatch(recipe, machine) for machine in machines]
     found = truncate("; ".join(sorted({machine.describe() for machine in machines})), 200)
     if mismatches and all(mismatches):
@@ -124,11 +187,22 @@ def check_machine(recipe: Recipe, machine: Machine) -> None:
 
 def usable_devices(recipe: Recipe, machine: Machine) -> frozenset[int]:
     """Numbers of the machine's devices that can train the recipe; none if there are too few."""
-    if _mismatch(recipe, machine):
+    if machine.profiles:
+        places = ((number, machine.profile_of(number)) for number in range(machine.devices))
+        return frozenset(number for number, offered in places if offered and _has_room(recipe, offered))
+    if not _trains(recipe, machine):
         return frozenset()
     return frozenset(
         number for number in range(machine.devices) if not machine.gpus or _can_train(recipe, machine.gpus[number])
     )
+
+
+def _has_room(recipe: Recipe, offered: OfferedProfile) -> bool:
+    return recipe.resources.nodes <= offered.max_nodes and _trains(recipe, offered.node)
+
+
+def _trains(recipe: Recipe, machine: Machine) -> bool:
+    return machine.profile == recipe.resources.profile and _mismatch(recipe, machine) is None
 
 
 def _can_train(recipe: Recipe, gpu: Gpu) -> bool:
@@ -140,6 +214,9 @@ def _can_train(recipe: Recipe, gpu: Gpu) -> bool:
 def _mismatch(recipe: Recipe, machine: Machine) -> _Mismatch | None:
     """A requirement of the recipe that the machine does not meet, or None."""
     processes = recipe.resources.gpus
+    if machine.profile is not None and processes > machine.devices:
+        words = f"got {processes}; a node of profile {machine.profile} runs {machine.devices} ranks"
+        return _Mismatch(FailureCode.DEVICES_UNAVAILABLE, "resources.gpus", words)
     # CUDA shows a process only one partition of a GPU.
     whole = sum(not gpu.uuid.startswith(_MIG_PREFIX) for gpu in machine.gpus)
     if machine.gpus and processes > max(whole, 1):

@@ -15,8 +15,10 @@ SECRET_VALUE = r"^[!-~]([ -~]*[!-~])?$"
 WANDB_NAME = r"^[A-Za-z0-9_.-]{1,128}$"
 TAG_KEY = r"^[A-Za-z0-9_./ -]{1,250}$"
 ARTIFACT = r"^[A-Za-z0-9_-]{1,90}\.tar$"
+SHARD_SIZE = r"^[1-9][0-9]{0,3}(MB|GB)$"
+PROFILE = r"^[A-Za-z0-9_.-]{1,64}$"
 URL = r"^[\x21-\x7e]*$"
-HUB_DATASET = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9][A-Za-z0-9_.-]{0,95}$"
+HUB_REPO = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9][A-Za-z0-9_.-]{0,95}$"
 HUB_FILE = r"^[^\x00-\x1f\\]{1,500}$"
 HUB_REVISION = r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,200}$"
 IDEMPOTENCY_KEY = r"^[\x21-\x7e]{1,255}$"
@@ -34,8 +36,10 @@ DESCRIPTIONS = {
     WANDB_NAME: "1 to 128 letters (a to z), digits, or any of . _ -",
     TAG_KEY: "1 to 250 letters (a to z), digits, spaces, or any of . _ / -",
     ARTIFACT: 'the name of an artifact that ends in .tar, such as "adapter.tar"',
+    SHARD_SIZE: 'a whole number of MB or GB, such as "500MB" or "2GB"',
+    PROFILE: "1 to 64 letters (a to z), digits, or any of . _ -",
     URL: "a URL without spaces, its other than ASCII characters percent-encoded",
-    HUB_DATASET: 'an owner and a name, such as "org/name"',
+    HUB_REPO: 'an owner and a name, such as "org/name"',
     HUB_FILE: 'a path of 1 to 500 characters with "/" between its folders, such as "data/train.jsonl"',
     HUB_REVISION: 'a branch, a tag or a commit, such as "main"',
     IDEMPOTENCY_KEY: "1 to 255 visible ASCII characters, without spaces",

@@ -53,9 +53,14 @@ class RunDir:
         return self.path / "adapter"
 
     @property
-    def merged(self) -> Path:
-        """Out: the base with the adapter merged into it, in a folder of an export."""
-        return self.path / "merged"
+    def export_spec(self) -> Path:
+        """In: a contract.export.ExportSpec, in a folder of an export."""
+        return self.path / "export.json"
+
+    @property
+    def exported(self) -> Path:
+        """Out: what an export has made."""
+        return self.path / "exported"
 
     @property
     def checkpoints(self) -> Path:

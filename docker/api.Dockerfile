@@ -12,6 +12,7 @@ COPY contract contract
 COPY dataset dataset
 COPY estimate estimate
 COPY finetuned finetuned
+COPY inference inference
 COPY migrations migrations
 COPY runtime runtime
 COPY storage storage

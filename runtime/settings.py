@@ -122,6 +122,11 @@ class StoreSettings(DatabaseSettings):
         return self.home / "cache" / "datasets"
 
     @property
+    def fetched_adapters(self) -> Path:
+        """Cached copies of adapters in a bucket, under their keys. One that nobody reads may be deleted."""
+        return self.home / "cache" / "adapters"
+
+    @property
     def folders(self) -> Folders:
         return Folders(self.models, self.allowed_paths, self.datasets, self.home)
 

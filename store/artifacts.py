@@ -4,6 +4,7 @@ them. An artifact is published, and listed, once its files are complete in the s
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_args
 
 from sqlalchemy import delete as sa_delete
 from sqlalchemy import func, select, update
@@ -11,6 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from contract.events import CheckpointEvent
+from contract.export import ExportFormat
 from contract.status import JobStatus
 from storage.archive import Archive
 from store import deletions
@@ -64,6 +66,7 @@ def add_checkpoint(session: Session, job_id: str, attempt: int, event: Checkpoin
     path = str(run_path(job_id, attempt) / event.path)
     artifact = Artifact(job_id=job_id, name=name, kind=kind, step=event.step, path=path, bytes=event.bytes)
     artifact.eval_loss = event.eval_loss
+    artifact.reward_accuracy, artifact.reward_margin = event.reward_accuracy, event.reward_margin
     add(session, artifact)
 
 
@@ -94,6 +97,8 @@ def add(session: Session, artifact: Artifact) -> None:
         "path": artifact.path,
         "bytes": artifact.bytes,
         "eval_loss": artifact.eval_loss,
+        "reward_accuracy": artifact.reward_accuracy,
+        "reward_margin": artifact.reward_margin,
     }
     unpublished = {"files": None, "sha256": None, "published_at": None}
     put = insert(Artifact).values(row)
@@ -155,8 +160,8 @@ def list_published(session: Session, job_id: str) -> list[Artifact]:
 
 
 def list_weights(session: Session, job_id: str) -> list[Artifact]:
-    """The adapters of a job and the models merged from them."""
-    kinds = Artifact.kind.in_(["adapter", "checkpoint", "merged"])
+    """The adapters of a job and the exports made from them."""
+    kinds = Artifact.kind.in_(["adapter", "checkpoint", *get_args(ExportFormat)])
     return list(session.scalars(select(Artifact).where(Artifact.job_id == job_id, kinds)))
 
 
@@ -182,12 +187,20 @@ def _count_again(session: Session, job_id: str) -> None:
 
 
 def best(found: Iterable[Artifact]) -> Artifact | None:
-    """The adapter or checkpoint with the lowest evaluation loss, the earliest of equals; None without evaluations.
+    """The adapter or checkpoint with the best evaluation, the earliest of equals; None without evaluations. That is the
+    highest reward accuracy, and then the largest reward margin, for a method with rewards, and otherwise the lowest
+    loss: as trainer.evaluation has it.
 
     The last checkpoint has the weights of the adapter; the adapter is preferred then.
     """
     measured = (each for each in found if each.eval_loss is not None)
-    return min(measured, key=lambda each: (each.eval_loss, each.step, each.name), default=None)
+    return min(measured, key=lambda each: (_from_best(each), each.step, each.name), default=None)
+
+
+def _from_best(artifact: Artifact) -> tuple[float, ...]:
+    if artifact.reward_accuracy is None:
+        return (artifact.eval_loss or 0.0,)
+    return (-artifact.reward_accuracy, -(artifact.reward_margin or 0.0))
 
 
 def get(session: Session, job_id: str, name: str) -> Artifact:

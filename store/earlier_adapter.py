@@ -13,7 +13,7 @@ from storage.backends import FolderStorage, Storage
 from store import artifacts
 from store.errors import ArtifactNotFound, JobNotFound
 from store.jobs import jobs
-from store.models import Artifact
+from store.models import Artifact, Job
 from store.session import Sessions
 
 _PARAM = "adapter.start_from"
@@ -58,6 +58,16 @@ def hold_earlier(session: Session, start_from: str, owner: str | None = None) ->
     except (JobNotFound, ArtifactNotFound) as error:
         raise _refusal(start_from, str(error)) from error
     return job_id
+
+
+def first_init(session: Session, job: Job) -> str:
+    """The adapter.init of the job whose adapter this one's continues, over any number of jobs; "default" where one of
+    them is deleted."""
+    adapter = job.recipe["adapter"]
+    while (start_from := adapter.get("start_from")) is not None:
+        earlier = session.get(Job, _parse(start_from)[0])
+        adapter = {} if earlier is None else earlier.recipe["adapter"]
+    return str(adapter.get("init", "default"))
 
 
 def _parse(start_from: str) -> tuple[str, str]:

@@ -12,6 +12,9 @@ StoreError
 +-- SecretNotFound
 +-- DeliveryNotFound
 +-- ExportNotFound
++-- RatingNotFound
++-- EvaluationNotFound
++-- PushNotFound
 +-- QuotaExceeded   the owner has reached a limit
 +-- RequestReused   an Idempotency-Key came with another body
 +-- RequestOvertaken    the request was taken for dead, and another has begun in its place
@@ -110,6 +113,21 @@ class DeliveryNotFound(StoreError):
 class ExportNotFound(StoreError):
     def __init__(self, job_id: str, export_id: str) -> None:
         super().__init__(f"job {job_id} has no export {export_id}")
+
+
+class RatingNotFound(StoreError):
+    def __init__(self, job_id: str, rating_id: str) -> None:
+        super().__init__(f"job {job_id} has no rating {rating_id}")
+
+
+class EvaluationNotFound(StoreError):
+    def __init__(self, evaluation_id: str, job_id: str | None = None) -> None:
+        super().__init__(f"{f'job {job_id} has ' if job_id else ''}no evaluation {evaluation_id}")
+
+
+class PushNotFound(StoreError):
+    def __init__(self, job_id: str, push_id: str) -> None:
+        super().__init__(f"job {job_id} has no push {push_id}")
 
 
 class IllegalMove(StoreError):

@@ -1,16 +1,16 @@
 """Deletes saved adapters beyond a recipe's checkpointing.keep_adapters."""
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import CompoundSelect, Select, func, select, union
 from sqlalchemy.orm import Session
 
 from contract.status import TERMINAL
 from store import artifacts
-from store.models import Export, Job
+from store.models import Export, Job, JobEvaluation, Push
 
 
 def delete_older(session: Session, job_id: str) -> None:
     """Deletes the job's published checkpoints but those of as many of the newest steps as its recipe keeps, the one
-    with the lowest evaluation loss, and those that a waiting or running job or export reads."""
+    with the best evaluation, and those that a waiting or running job, export, evaluation or push reads."""
     keep = session.scalar(select(Job.recipe["checkpointing"]["keep_adapters"].as_integer()).where(Job.id == job_id))
     if keep is None:
         return
@@ -19,7 +19,7 @@ def delete_older(session: Session, job_id: str) -> None:
     # The last checkpoint may have the weights of the adapter.
     newest = sorted({each.step or 0 for each in saved})[-keep:]
     best = artifacts.best(saved)
-    in_use = set(session.scalars(_starts(job_id))) | set(session.scalars(_exported(job_id)))
+    in_use = set(session.scalars(_starts(job_id))) | set(session.scalars(_read(job_id)))
     old = [
         each
         for each in saved
@@ -35,5 +35,12 @@ def _starts(job_id: str) -> Select[str]:
     return select(name).where(Job.start_from_job == job_id, Job.status.not_in(TERMINAL))
 
 
-def _exported(job_id: str) -> Select[str]:
-    return select(Export.source).where(Export.job_id == job_id, Export.status.in_(["queued", "running"]))
+def _read(job_id: str) -> CompoundSelect[str]:
+    """Names of the artifacts that exports, evaluations and pushes read."""
+    return union(
+        *(
+            select(table.source).where(table.job_id == job_id, table.status.in_(["queued", "running"]))
+            for table in (Export, JobEvaluation)
+        ),
+        select(Push.artifact).where(Push.job_id == job_id, Push.due_at.is_not(None)),
+    )

@@ -6,10 +6,10 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Select, tuple_
 
-from store.models import Dataset, Delivery, Export, Job, Key, Sweep, Webhook
+from store.models import AnswerRating, Dataset, Delivery, Export, Job, JobEvaluation, Key, Push, Sweep, Webhook
 
 Row = TypeVar("Row")
-Listed = Dataset | Delivery | Export | Job | Key | Sweep | Webhook
+Listed = Dataset | Delivery | Export | Job | JobEvaluation | Key | AnswerRating | Push | Sweep | Webhook
 
 
 @dataclass(frozen=True)

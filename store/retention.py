@@ -168,7 +168,7 @@ class Retention:
                     return
                 artifacts.delete(session, [artifact for _, artifact in found])
                 session.execute(delete(Export).where(Export.id.in_([export.id for export, _ in found])))
-                # The whole folders of the exports, with the logs of their mergers.
+                # The whole folders of the exports, with the logs of their exporters.
                 deletions.add(session, [str(Path(artifact.path).parent) for _, artifact in found])
 
     def _clean_datasets(self, freed: Freed, dry_run: bool) -> None:

@@ -12,8 +12,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from contract.run_dir import RunDir
-from store import artifacts, exports
-from store.models import Artifact, Export, Job
+from store import artifacts, evaluations, exports
+from store.models import Artifact, Export, Job, JobEvaluation
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,8 @@ def list_files(session: Session, runs: Path, job: Job, remote: bool) -> list[Run
     needed = {Path(each.path) for each in found if not remote or each.published_at is None}
     active = select(Export).where(Export.job_id == job.id, Export.status.in_(["queued", "running"]))
     needed |= {exports.folder(export) for export in session.scalars(active)}
+    under_way = select(JobEvaluation).where(JobEvaluation.job_id == job.id, JobEvaluation.status == "running")
+    needed |= {evaluations.folder(evaluation) for evaluation in session.scalars(under_way)}
     states = {RunDir(artifacts.run_path(job.id, number)).states for number in range(1, job.attempt + 1)}
     last = artifacts.run_path(job.id, job.attempt)
 

@@ -34,6 +34,14 @@ REVISIONS = (
     "20261130_loss_curve",
     "20261130_trackers",
     "20261130_router_loss",
+    "20261130_scores",
+    "20261130_shard_size",
+    "20261130_inference",
+    "20261130_failed_device",
+    "20261130_ratings",
+    "20261130_evaluations",
+    "20261130_pushes",
+    "20261130_cluster_wait",
 )
 """The revisions of migrations/versions, oldest first."""
 HEAD = REVISIONS[-1]

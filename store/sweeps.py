@@ -25,6 +25,9 @@ class SweepRun(NamedTuple):
     """Loss of the last step; None before the first."""
     eval_loss: float | None
     """Loss of the last evaluation; None before the first step."""
+    reward_accuracy: float | None
+    """Of the last evaluation, as is reward_margin; None for a method without rewards."""
+    reward_margin: float | None
     step: int | None
     total_steps: int | None
 
@@ -57,11 +60,12 @@ def list_sweeps(session: Session, limit: int, after: str | None, owner: str | No
 # In SQL, where one look into the index for each run is plain.
 _RUNS = text(
     """
-    SELECT sweep_id, id, status, sweep_values, last.loss, last.step, total_steps,
-        (SELECT data -> 'eval_loss' FROM events WHERE job_id = id AND type = 'evaluation' ORDER BY seq DESC LIMIT 1)
-            AS eval_loss
+    SELECT sweep_id, id, status, sweep_values, last.loss, last.step, total_steps, evaluation
     FROM jobs LEFT JOIN LATERAL
         (SELECT step, loss FROM metrics WHERE job_id = id ORDER BY step DESC LIMIT 1) AS last ON true
+    LEFT JOIN LATERAL
+        (SELECT data AS evaluation FROM events WHERE job_id = id AND type = 'evaluation' ORDER BY seq DESC LIMIT 1)
+        AS evaluated ON last.step IS NOT NULL
     WHERE sweep_id = ANY(:ids) ORDER BY sweep_id, created_at, id
     """
 )
@@ -71,20 +75,32 @@ def runs(session: Session, sweep_ids: Collection[str]) -> dict[str, list[SweepRu
     """The jobs of each sweep, in the order they were written, by one query."""
     found: dict[str, list[SweepRun]] = {sweep_id: [] for sweep_id in sweep_ids}
     for row in session.execute(_RUNS, {"ids": list(sweep_ids)}):
-        eval_loss = None if row.step is None else row.eval_loss
-        results = (_finite(row.loss), _finite(eval_loss), row.step, row.total_steps)
+        evaluation = row.evaluation or {}
+        scores = (_finite(evaluation.get(name)) for name in ("eval_loss", "reward_accuracy", "reward_margin"))
+        results = (_finite(row.loss), *scores, row.step, row.total_steps)
         found[row.sweep_id].append(SweepRun(row.id, JobStatus(row.status), row.sweep_values, *results))
     return found
 
 
-def _finite(loss: float | None) -> float | None:
-    return loss if loss is not None and math.isfinite(loss) else None
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def best(found: Collection[SweepRun]) -> str | None:
-    """The id of the run with the least evaluation loss, or where none was evaluated with the least loss, among those
-    that run or have succeeded. None where none of these has a loss."""
+    """The id of the best run among those that are running or have succeeded; None where none of these has a loss.
+
+    Rewards decide first: the highest accuracy, then the largest margin. Where no run has rewards the lowest evaluation
+    loss decides, and where none was evaluated the lowest loss. A loss of compared answers means something else with
+    each `method.type`, `loss` and `beta`.
+    """
     candidates = [run for run in found if run.status in (JobStatus.RUNNING, JobStatus.SUCCEEDED)]
+    by_rewards = [
+        ((run.reward_accuracy, run.reward_margin or 0.0), run.id)
+        for run in candidates
+        if run.reward_accuracy is not None
+    ]
+    if by_rewards:
+        return max(by_rewards, key=lambda each: each[0])[1]
     by_evaluation = [(run.eval_loss, run.id) for run in candidates if run.eval_loss is not None]
     by_loss = [(run.loss, run.id) for run in candidates if run.loss is not None]
     ranked = by_evaluation or by_loss

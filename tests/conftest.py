@@ -1,5 +1,6 @@
 """Real servers for all tests: PostgreSQL with the migrated schema, and Valkey, each started once."""
 
+import gc
 import os
 import tempfile
 from collections.abc import Generator, Iterator
@@ -14,11 +15,13 @@ from store.session import Sessions, make_sessions
 from tests.support.chromium import CHROMIUM, NO_CHROMIUM
 from tests.support.database import empty_database, relax_durability
 from tests.support.service import Service, migrate
+from tests.support.slurm import HAS_SLURM, NO_SLURM, SlurmCluster, running_cluster
 
-# hypothesis draws others at each run, so that fewer of them find as much in a few days. A busy machine draws slowly,
-# and so does one that measures coverage: no example has a deadline.
+# hypothesis draws others at each run, so that fewer of them find as much in a few days; --hypothesis-profile=many draws
+# more. A busy machine draws slowly, and so does one that measures coverage: no example has a deadline.
 SLOW = [hypothesis.HealthCheck.too_slow]
-hypothesis.settings.register_profile("few", max_examples=40, deadline=None, suppress_health_check=SLOW)
+for profile, most in {"few": 15, "many": 60}.items():
+    hypothesis.settings.register_profile(profile, max_examples=most, deadline=None, suppress_health_check=SLOW)
 hypothesis.settings.load_profile("few")
 
 
@@ -58,8 +61,25 @@ def broker_url(servers_folder: Path) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[SlurmCluster]:
+    with running_cluster() as cluster:
+        yield cluster
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--part", metavar="K/N", help="of the files that are chosen, every Nth, beginning with the Kth")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Without searches for garbage: the modules and the tests stay until the end. No later search looks at them."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -74,10 +94,14 @@ def pytest_runtest_makereport(item: pytest.Function) -> Generator[None, pytest.T
 
 @pytest.hookimpl(trylast=True)  # after -m and -k have chosen
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The slow ones first, so that no process is left alone with one of them at the end. Without a GPU or a browser,
-    none that needs one; the exhaustive ones and those of the deployment only where -m names them. With --part, some of
-    their files."""
+    """The slow ones first, so that no process is left alone with one of them at the end. Without a GPU, a browser
+    or Slurm, none that needs one; the exhaustive ones and those of the deployment only where -m names them. With
+    --part, some of their files."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    on_cluster = [item for item in items if "cluster" in getattr(item, "fixturenames", ())]
+    if on_cluster and not HAS_SLURM:
+        config.hook.pytest_deselected(items=on_cluster)
+        items[:] = [item for item in items if item not in on_cluster]
     in_browser = [item for item in items if "browser" in getattr(item, "fixturenames", ())]
     if in_browser and CHROMIUM is None:
         config.hook.pytest_deselected(items=in_browser)
@@ -101,6 +125,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if CHROMIUM is None:
         terminalreporter.line(NO_CHROMIUM, yellow=True)
+    if not HAS_SLURM:
+        terminalreporter.line(NO_SLURM, yellow=True)
 
 
 def _has_gpu() -> bool:

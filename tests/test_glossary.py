@@ -23,8 +23,10 @@ _ORDINARY = """
     buffers by bytes characters chat columns command complete completed cores count cpu created data deleted
     delivered details disk duplicate duplicates early effective empty enabled end ended error errors estimated every
     exception expected expires fields file filename files final fine finish finished fits force format fraction from
-    full generated has histogram id index integrations job keep kept killed kind last left length level limit limits
-    loaded location log longest max measured memory message method minutes model module modules more multiplier name
+    full generated has histogram id identical index integrations job keep kept killed kind last left length level limit
+    limits
+    loaded location log longest max mean measured memory message method minutes model module modules more multiplier
+    name
     names next not number object of offset order organization other out own owned owners parallel path pattern per
     percentiles pid plus position problem problems processes progress purpose rate ratio refused report request
     requested resources response result resumed revoked rows running save scale scheduling second seconds secret

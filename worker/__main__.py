@@ -1,5 +1,7 @@
 """`python -m worker`: runs jobs until a signal stops it. Running jobs then save and go back to the queue."""
 
+import logging
+import shutil
 import sys
 
 from sqlalchemy import Engine
@@ -12,21 +14,28 @@ from runtime.settings import read_settings
 from store import schema
 from store.scheduling.situation import SHARERS
 from store.session import make_engine, make_sessions
+from worker.launchers.slurm_commands import PROGRAMS
 from worker.settings import WorkerSettings
 from worker.supervise.reconciler import release_earlier
 from worker.tasks import CeleryWorker
 from worker.transaction import run_transaction
+
+log = logging.getLogger(__name__)
 
 
 def main() -> None:
     settings = read_settings(WorkerSettings)
     keep_private(settings.home)
     logs.configure(settings)
+    if (problem := settings.inference_problem) is not None:
+        log.warning(problem)
+    if settings.profiles and (missing := [name for name in PROGRAMS if shutil.which(name) is None]):
+        sys.exit(f"FINETUNED_PROFILES: PATH has no {', '.join(missing)}; run the worker where jobs are submitted")
     _prepare(settings)
     worker = CeleryWorker(settings)
     worker.connect_signals()
     # A process for each job that the devices can run at once, and one that schedules meanwhile.
-    processes = SHARERS * worker.machine.devices + 1
+    processes = (1 if settings.profiles else SHARERS) * worker.machine.devices + 1
     worker.app.worker_main(
         [
             "--quiet",  # no banner between the lines of the log

@@ -1,16 +1,33 @@
 """The settings of a worker, read once from FINETUNED_* variables."""
 
+import re
 import shlex
 import socket
 from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, field_validator
 from pydantic_settings import NoDecode
 
 from runtime.settings import Seconds, StoreSettings
 from store.jobs.attempts import Retries
+from worker.launchers.profiles import Profile, read_profiles
+
+
+def _check_address(given: str) -> str:
+    """A host name or an IP address, without a port."""
+    try:
+        found = ip_address(given)
+    except ValueError:
+        if re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", given) is None:
+            raise ValueError("give a host name or an IP address, without a port and without brackets") from None
+        return given
+    if found.is_unspecified or "%" in given:
+        raise ValueError("give the address by which the API reaches this machine")
+    return given
 
 
 class WorkerSettings(StoreSettings):
@@ -34,12 +51,27 @@ class WorkerSettings(StoreSettings):
     """The delay before the first retry; it doubles with each further one."""
     longest_retry_wait: Seconds = timedelta(minutes=5)
     """The longest delay before a retry."""
+    inference: Literal["preemptible", "kept", "off"] = "preemptible"
+    """Whether this worker runs inference servers, for chat, on devices that no job uses: "preemptible" gives such a
+    device to the first job that wants it, "kept" after the server's end."""
+    inference_address: Annotated[str, AfterValidator(_check_address)] = "127.0.0.1"
+    """Address at which they listen, and by which the API reaches them."""
+    inference_idle: Seconds = timedelta(minutes=10)
+    """An inference server ends after so long without a request."""
+    inference_adapters: Annotated[int, Field(ge=1)] = 16
+    """Most adapters that each keeps loaded."""
+    inference_batch: Annotated[int, Field(ge=1)] = 16
+    """Most answers that each makes at once. Others wait."""
+    profiles: Annotated[dict[str, Profile], NoDecode, BeforeValidator(read_profiles)] = Field(default={})
+    """Ways to run jobs on a cluster, by name, from the JSON file that the variable names. With any, this worker hands
+    its jobs to that cluster and trains nothing on this machine."""
     trainer: Annotated[list[str] | None, NoDecode] = None
     """The command that trains a run folder, which is appended to it; None is the built-in trainer, under torchrun if
     there are several ranks. Every job shows it, so keep secrets out of it."""
 
-    merger: Annotated[list[str] | None, NoDecode] = None
-    """The command that merges a run folder, which is appended to it; None is `python -m trainer.tools.merge`."""
+    exporter: Annotated[list[str] | None, NoDecode] = None
+    """The command that makes an export in a run folder, which is appended to it; None is
+    `python -m trainer.tools.export`."""
 
     @property
     def cache(self) -> Path:
@@ -55,7 +87,27 @@ class WorkerSettings(StoreSettings):
     def retries(self) -> Retries:
         return Retries(self.max_retries, self.retry_wait, self.longest_retry_wait)
 
-    @field_validator("trainer", "merger", mode="before")
+    @property
+    def inference_problem(self) -> str | None:
+        """Why the API may not reach the inference servers of this worker."""
+        if self.inference == "off" or not _is_loopback(self.inference_address):
+            return None
+        database = urlsplit(self.database_url.get_secret_value()).hostname
+        if database is None or _is_loopback(database):
+            return None
+        return (
+            f"inference servers listen on {self.inference_address}, but the database is on {database}: if the API runs "
+            "on another machine, chat does not work here; set FINETUNED_INFERENCE_ADDRESS to this machine's address"
+        )
+
+    @field_validator("trainer", "exporter", mode="before")
     @classmethod
     def _words(cls, value: object) -> object:
         return shlex.split(value) if isinstance(value, str) else value
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

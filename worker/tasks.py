@@ -24,9 +24,11 @@ from store.session import Sessions, make_engine, make_sessions
 from worker.attempt import follower, lifecycle
 from worker.attempt.context import Attempt
 from worker.dispatch import dispatch
+from worker.launchers.profiles import offering
 from worker.machine import cuda
 from worker.machine.inventory import detect
 from worker.settings import WorkerSettings
+from worker.supervise.inference import InferenceServers
 from worker.supervise.publishing import PublishingProcess
 from worker.supervise.reconciler import Reconciler
 from worker.transaction import JobGivenUp, Patience, run_transaction
@@ -73,7 +75,13 @@ class CeleryWorker:
         # An impatient publisher: a broker that is unavailable must not keep it from sending heartbeats.
         publisher = make_publisher(self._settings)
         sessions = make_sessions(make_engine(self._settings))
-        return Reconciler(sessions, publisher, self._settings, self.machine, self._is_draining)
+        settings, machine = self._settings, self.machine
+        return Reconciler(sessions, publisher, settings, machine, self._is_draining, self._servers.followed)
+
+    @cached_property
+    def _servers(self) -> InferenceServers:
+        sessions = make_sessions(make_engine(self._settings))
+        return InferenceServers(sessions, self._settings, self.machine, self._is_draining)
 
     @cached_property
     def _patience(self) -> Patience:
@@ -131,6 +139,7 @@ class CeleryWorker:
     def _start_threads(self, **_: Any) -> None:
         tracing.start(_SERVICE)
         threading.Thread(target=self._reconciler.run, name="reconciler", daemon=True).start()
+        threading.Thread(target=self._servers.run, name="inference", daemon=True).start()
         threading.Thread(target=self._publishing.run, name="publishing", daemon=True).start()
 
     def _drain(self, **_: Any) -> None:
@@ -138,12 +147,15 @@ class CeleryWorker:
 
     def _leave(self, **_: Any) -> None:
         self._publishing.stop()
+        self._servers.wait_until_ended()
         self._reconciler.leave()
         tracing.stop()
 
 
 def _detect(settings: WorkerSettings) -> Machine:
     machine = detect(os.environ, settings.slots)
+    if settings.profiles:
+        return offering(machine, settings.profiles)
     # A trainer of the operator's own may have another torch, or none.
     reason = cuda.unusable_reason() if machine.gpus and settings.trainer is None else None
     if reason is not None:

@@ -21,7 +21,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from api.background.sse import HEARTBEAT
 from api.jobs.schemas import with_queue
-from api.jobs.view import Waits, waits_of_queue
+from api.jobs.view import Waits, cluster_wait, waits_of_queue
 from contract.status import JobStatus
 from store.jobs import summaries
 from store.jobs.summaries import Changes, Summary
@@ -171,7 +171,7 @@ class JobTable:
         found = self._waits.get(summary.id) if _waits(summary) else None
         body = f'{summary.body.rstrip()[:-1]}, "devices" : {devices}}}'
         if found is None:
-            return (with_queue(body, None),) * 2
+            return (with_queue(body, cluster_wait(summary)),) * 2
         return with_queue(body, found[0]), with_queue(body, found[1])
 
     def _forget_ended(self) -> None:

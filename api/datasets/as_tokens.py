@@ -11,6 +11,7 @@ from api.model_folders import ModelFolder
 from contract.dataset_format import DatasetField, DatasetFormat
 from contract.failure import FailureCode, InputError
 from contract.formatting import format_value
+from contract.method import Method, MethodType
 from dataset.lengths import TokenReport, token_report
 from dataset.preview import Preview
 from store import datasets
@@ -24,11 +25,13 @@ class AsTokens:
     chat_template: str | None
     """In place of the model's own."""
     max_length: int
+    method: MethodType | None
+    """Says what its rows must have; None takes whatever the first row has."""
 
 
 def token_report_of(services: Services, who: Principal, dataset_id: str, given: AsTokens) -> TokenReport:
     """Raises DatasetNotFound, InputError, TooManyRequests."""
-    file = _file(services, get_dataset(services, who, dataset_id))
+    file = _file(services, get_dataset(services, who, dataset_id), given.method)
     found = services.reader.measure(file, _model(services, given.model), given.chat_template)
     return token_report(found, given.max_length)
 
@@ -38,16 +41,17 @@ def preview_of(  # parameters: the request's
 ) -> Preview:
     """The `limit` rows after the first `offset`. Six parameters: they are the request's. Raises DatasetNotFound,
     InputError, TooManyRequests."""
-    file = _file(services, get_dataset(services, who, dataset_id))
+    file = _file(services, get_dataset(services, who, dataset_id), given.method)
     shown = {"max_length": given.max_length, "offset": offset, "limit": limit}
     return services.reader.preview(file, _model(services, given.model), given.chat_template, **shown)
 
 
-def _file(services: Services, dataset: Dataset) -> RowFile:
+def _file(services: Services, dataset: Dataset, method: MethodType | None) -> RowFile:
     opened = partial(datasets.local_file, services.storage, services.settings, dataset)
     row_format = cast(DatasetFormat | Literal["auto"], dataset.format or "auto")
     columns = cast(dict[DatasetField, str] | None, dataset.columns)
-    return RowFile(dataset.filename, row_format, columns, dataset.sha256, opened)
+    learned = None if method is None else Method(type=method).learns
+    return RowFile(dataset.filename, row_format, columns, learned, dataset.sha256, opened)
 
 
 def _model(services: Services, name: str) -> ModelFolder:

@@ -18,9 +18,11 @@ from api.errors import TooManyRequests
 from api.file_cache import FileCache
 from api.model_folders import ModelFolder
 from contract.dataset_format import DatasetField, DatasetFormat
+from contract.method import Learned
 from contract.model.embeddings import embedding_rows
 from dataset.dataset_file import DatasetFile
 from dataset.dataset_reader import ExampleCount, count_examples
+from dataset.held_out import HeldOutExample
 from dataset.lengths import TokenLengths
 from dataset.preview import Preview
 from dataset.reading.rows import is_light
@@ -28,6 +30,7 @@ from dataset.sandbox.child import DatasetSandbox, SandboxBusy
 from dataset.sandbox.tasks import (
     Answer,
     CountExamples,
+    FindExample,
     MeasureLengths,
     PreviewExamples,
     Task,
@@ -46,7 +49,7 @@ _MEASURE_SECONDS = 20.0
 _TRY_SECONDS = 45.0
 _TRY_PATIENCE = 1.0
 """Seconds to wait for a free place in the sandbox."""
-_MEASURING = 2
+_MEASURING = 3
 """Counted up when the same file and tokenizer give other lengths than before."""
 _KEPT = 1024
 
@@ -58,6 +61,8 @@ class RowFile:
     name: str
     format: DatasetFormat | Literal["auto"]
     columns: dict[DatasetField, str] | None
+    learned: Learned | None
+    """What its rows must have, by the recipe's method; None takes whatever the first row has."""
     sha256: str | None
     """None where it has not been read."""
     open: Callable[[], AbstractContextManager[Path]]
@@ -66,10 +71,10 @@ class RowFile:
     @property
     def layout(self) -> dict[str, Any]:
         columns = None if self.columns is None else dict(self.columns)
-        return {"name": self.name, "format": self.format, "columns": columns}
+        return {"name": self.name, "format": self.format, "columns": columns, "learned": self.learned}
 
     def at(self, path: Path) -> DatasetFile:
-        return DatasetFile(path=path, name=self.name, format=self.format, columns=self.columns)
+        return DatasetFile(path=path, name=self.name, format=self.format, columns=self.columns, learned=self.learned)
 
 
 def dataset_file(dataset: Dataset, path: Path) -> DatasetFile:
@@ -139,6 +144,11 @@ class RowReader:
         with file.open() as path:
             task = PreviewExamples.model_validate({"file": file.at(path), "tokenizer": tokenizer, **shown})
             return self._run(task, _LONGEST_SECONDS)
+
+    def find_example(self, file: RowFile, index: int) -> HeldOutExample | None:
+        """The example at `index`, from 0; None for plain text. Raises InputError, TooManyRequests."""
+        with file.open() as path:
+            return self._run(FindExample(file=file.at(path), index=index), _LONGEST_SECONDS).example
 
     def _run(self, task: Task[Answer], seconds: float) -> Answer:
         try:

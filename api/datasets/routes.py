@@ -25,6 +25,7 @@ from api.http.idempotency import OnceStreamed, with_body
 from api.http.ids import DatasetId
 from api.http.json_schema import whole_schema
 from api.http.ranges import hand_out
+from contract.method import MethodType
 from dataset.lengths import TokenReport
 from dataset.preview import Preview
 
@@ -98,8 +99,9 @@ async def _as_tokens(
     ],
     chat_template: Literal["chatml", "alpaca", "plain"] | None = None,
     max_length: Annotated[int, Query(ge=8, le=1_048_576)] = 2048,
+    method: Annotated[MethodType | None, Query(description="The recipe's method.type.")] = None,
 ) -> AsTokens:
-    return AsTokens(model, chat_template, max_length)
+    return AsTokens(model, chat_template, max_length, method)
 
 
 @router.get("/datasets/{dataset_id}/report")

@@ -33,7 +33,7 @@ class DatasetReference(AboutDataset):
     path: Text | None = None
     """A path on the server: absolute, or relative to one of the server's allowed folders. The file stays where it
     is."""
-    hub: Annotated[str, StringConstraints(pattern=patterns.HUB_DATASET)] | None = None
+    hub: Annotated[str, StringConstraints(pattern=patterns.HUB_REPO)] | None = None
     """A data set of the hub, such as "org/name"."""
     file: Annotated[str, StringConstraints(pattern=patterns.HUB_FILE)] | None = None
     """Its file, such as "data/train.jsonl"."""

@@ -129,8 +129,8 @@ def retry_job(services: Context, who: Who, once: Keyed, job_id: JobId) -> Respon
 
 @router.delete("/jobs/{job_id}")
 def delete_job(services: Context, who: Who, job_id: JobId) -> JobDeleted:
-    """Deletes a job that has ended, with all that it has left: events, metrics, artifacts, exports and training
-    checkpoints. 409 where it has not ended, or a job that has not ended starts from its adapter."""
+    """Deletes a job that has ended, with all that it has left: events, metrics, artifacts, exports, evaluations
+    and training checkpoints. 409 where it has not ended, or a job that has not ended starts from its adapter."""
     service.delete_job(services, who, job_id)
     return JobDeleted(id=job_id)
 

@@ -22,8 +22,12 @@ class Progress(BaseModel):
     loss: float
     eval_loss: float | None
     """Loss of the last evaluation."""
+    reward_accuracy: float | None
+    """Of the last evaluation; null for a method without rewards."""
+    reward_margin: float | None
+    """Of the last evaluation; null for a method without rewards."""
     best_step: int | None
-    """Step with the lowest eval_loss, 0 for the base model; known when the run has ended."""
+    """Step of the best evaluation, 0 for the base model; known when the run has ended."""
     stopped_early: bool
     tokens_per_second: float
     progress: float
@@ -89,7 +93,7 @@ class JobOut(BaseModel):
     "preempt" saves and goes back to the queue, for a job of a higher priority."""
     priority: int
     queue: Queue | None
-    """Null for a job that is not queued, and in the response to POST /jobs."""
+    """Also while a cluster has not started the running job; else null, as in the response to POST /jobs."""
     devices: list[DeviceOfJob]
     """Devices that it holds, until all its processes there are gone."""
     attempt: int
@@ -144,6 +148,9 @@ class JobSummary(BaseModel):
     eta_seconds: float | None
     loss: float | None
     eval_loss: float | None
+    reward_accuracy: float | None
+    """Of the last evaluation, as is reward_margin."""
+    reward_margin: float | None
     losses: list[float]
     """At most 24 losses at even distances over the whole curve, the last step's at the end."""
     queue: Queue | None

@@ -15,7 +15,8 @@ from api.tracking.checks import check_tracking
 from contract.failure import FailureCode, InputError, dataset_errors_as
 from contract.formatting import truncate
 from contract.locate import locate_dataset
-from contract.machine import Machine, check_machines, machine_warnings
+from contract.machine import Machine, check_machines, machine_warnings, machines_for
+from contract.method import Learned
 from contract.model.earlier_adapter import check_earlier_adapter
 from contract.model.stored_bits import with_stored_bits
 from contract.model.target_modules import describe_skipped
@@ -31,6 +32,7 @@ from storage.backends import FolderStorage
 from store import datasets
 from store.access.principal import Principal
 from store.earlier_adapter import earlier_adapter
+from store.models import Dataset
 
 
 @dataclass(frozen=True)
@@ -87,13 +89,14 @@ class Resolver:
         self._files = files
         self._models: dict[str, ModelFolder | None] = {}
         self._earlier: dict[str, Path] = {}
-        self._read: dict[tuple[str, str], Examples] = {}
-        """By the model's name and the dataset as JSON."""
+        self._read: dict[tuple[str, str, Learned], Examples] = {}
+        """By the model's name, the dataset as JSON, and what the method learns of its rows."""
 
     def resolve(self, recipe: Recipe) -> Submission:
         """The recipe with all that it names. Raises InputError: no such file or folder, a bad row, unmatched modules,
         a row that the model cannot read. Raises TooManyRequests, StorageUnavailable."""
-        check_machines(recipe, self._machines)
+        machines = machines_for(recipe, self._machines)
+        check_machines(recipe, machines)
         check_tracking(self._services, self._who, recipe.tracking)
         model = self._find_model(recipe.model)
         if model is not None:
@@ -109,8 +112,8 @@ class Resolver:
                 validation = self._examples(recipe, evaluation.dataset)
             evaluation = evaluation.model_copy(update={"dataset": validation.dataset})
         recipe = recipe.model_copy(update={"dataset": training.dataset, "evaluation": evaluation})
-        warnings = [*machine_warnings(recipe, self._machines), *shortfalls(recipe, training.count), *about_model]
-        return Submission(recipe, self._machines, model, earlier, training, validation, warnings)
+        warnings = [*machine_warnings(recipe, machines), *shortfalls(recipe, training.count), *about_model]
+        return Submission(recipe, machines, model, earlier, training, validation, warnings)
 
     def _find_model(self, name: str) -> ModelFolder | None:
         if name not in self._models:
@@ -126,9 +129,14 @@ class Resolver:
         return self._earlier[start_from]
 
     def _examples(self, recipe: Recipe, given: DatasetSource) -> Examples:
-        key = recipe.model, given.model_dump_json()
+        learned = recipe.method.learns
+        key = recipe.model, given.model_dump_json(), learned
         if key not in self._read:
-            self._read[key] = _examples(self._services, self._who, given, self._find_model(recipe.model))
+            found = examples_of(self._services, self._who, given, learned)
+            model = self._find_model(recipe.model)
+            if model is not None:
+                self._services.reader.try_examples(found.file, model, given.chat_template)
+            self._read[key] = found
         return self._read[key]
 
 
@@ -151,18 +159,14 @@ def _check_adapter(who: Principal, recipe: Recipe, model: ModelFolder | None, ea
     return describe_skipped(headers.targets(recipe.adapter, who.owner))
 
 
-def _examples(services: Services, who: Principal, given: DatasetSource, model: ModelFolder | None) -> Examples:
-    found = _counted(services, who, given)
-    if model is not None:
-        services.reader.try_examples(found.file, model, given.chat_template)
-    return found
-
-
-def _counted(services: Services, who: Principal, given: DatasetSource) -> Examples:
+def examples_of(services: Services, who: Principal, given: DatasetSource, learned: Learned) -> Examples:
+    """A dataset that a recipe names, with every row read. Raises InputError, DatasetNotFound, TooManyRequests,
+    StorageUnavailable."""
     reader = services.reader
     if not datasets.is_id(given.path):
         path = locate_dataset(given.path, services.settings.folders)
-        file = RowFile(given.filename or path.name, given.format, given.columns, None, lambda: nullcontext(path))
+        name = given.filename or path.name
+        file = RowFile(name, given.format, given.columns, learned, None, lambda: nullcontext(path))
         counted = reader.count(file)
         return _digested(given, file, counted.sha256, counted.examples, None)
     with services.sessions.begin() as session:
@@ -171,17 +175,24 @@ def _counted(services: Services, who: Principal, given: DatasetSource) -> Exampl
     given = given.model_copy(update={"filename": dataset.filename})
     if as_uploaded:
         given = given.model_copy(update={"format": dataset.format or "auto", "columns": dataset.columns})
-        if dataset.status == "error":
+        if dataset.status == "error" and _is_checked_as(dataset, learned):
             message = f"dataset: {dataset.id} cannot be trained on: {dataset.status_details}"
             raise InputError(FailureCode.DATASET_INVALID, message, "dataset")
     opened = partial(datasets.local_file, services.storage, services.settings, dataset)
-    file = RowFile(dataset.filename, given.format, given.columns, None, opened)
-    if as_uploaded and dataset.report is not None and dataset.sha256 is not None:
+    file = RowFile(dataset.filename, given.format, given.columns, learned, None, opened)
+    # Whether a file has both ratings is not part of the check.
+    is_read = as_uploaded and learned != "ratings" and _is_checked_as(dataset, learned)
+    if is_read and dataset.report is not None and dataset.sha256 is not None:
         # It was read when it came, and what lies under a digest does not change.
         datasets.check_bytes(services.storage, services.settings, dataset)
         return _digested(given, file, dataset.sha256, dataset.report["examples"], dataset.id)
     counted = reader.count(file)
     return _digested(given, file, counted.sha256, counted.examples, dataset.id)
+
+
+def _is_checked_as(dataset: Dataset, learned: Learned) -> bool:
+    """Whether the dataset's check found what the method learns, or no row that can be read."""
+    return dataset.report is None or dataset.report.get("learned") in (None, learned)
 
 
 def _digested(given: DatasetSource, file: RowFile, sha256: str, count: int, dataset_id: str | None) -> Examples:

@@ -14,6 +14,7 @@ from store.jobs import jobs, progress
 from store.jobs.details import JobDetails
 from store.jobs.jobs import QueuedJob
 from store.jobs.progress import Cursor, JobUpdate
+from store.jobs.summaries import Summary
 from store.scheduling import scheduler
 from store.scheduling.situation import Wait
 from store.session import Sessions, read_snapshot
@@ -31,7 +32,12 @@ def views(session: Session, who: Principal, found: Sequence[JobDetails]) -> list
     """One scheduling plan tells what all those of them that wait are waiting for."""
     queued = [QueuedJob(job.id, job.owner, job.shape) for job in found if job.status == JobStatus.QUEUED]
     waits = _outlook(session, who, queued) if queued else {}
-    return [JobView(job, waits.get(job.id)) for job in found]
+    return [JobView(job, waits.get(job.id) or cluster_wait(job)) for job in found]
+
+
+def cluster_wait(job: JobDetails | Summary) -> Wait | None:
+    """Why a cluster has not started it, where it was handed to one."""
+    return Wait(**job.cluster_wait) if job.cluster_wait and job.status == JobStatus.RUNNING else None
 
 
 def _outlook(session: Session, who: Principal, queued: Sequence[QueuedJob]) -> dict[str, Wait]:

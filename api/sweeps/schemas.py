@@ -39,6 +39,10 @@ class SweepRunOut(BaseModel):
     """Loss of the last step."""
     eval_loss: float | None
     """Loss of the last evaluation."""
+    reward_accuracy: float | None
+    """Of the last evaluation; null for a method without rewards."""
+    reward_margin: float | None
+    """Of the last evaluation; null for a method without rewards."""
     step: int | None
     total_steps: int | None
 
@@ -53,8 +57,9 @@ class SweepOut(BaseModel):
     jobs: list[SweepRunOut]
     """In the order they were written. Deleted jobs are left out."""
     best: str | None
-    """Id of the job with the lowest eval_loss, or of the lowest loss where none was evaluated, among those that have
-    succeeded or are running."""
+    """Id of the best job among those that have succeeded or are running: the one with the highest reward_accuracy, and
+    among equals the largest reward_margin. Where no job has rewards, it is the one with the lowest eval_loss, and where
+    none was evaluated, with the lowest loss."""
 
 
 class SweepPage(BaseModel):

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 
+from contract.events import SCORES
 from contract.formatting import truncate
 from store.trackings import Followed, News, Position
 
-METRICS = ("loss", "learning_rate", "grad_norm", "loss_scale", "epoch", "tokens_per_second", "memory_bytes")
+METRICS = ("loss", "learning_rate", "grad_norm", "loss_scale", "epoch", "tokens_per_second", "memory_bytes", *SCORES)
 
 
 class TrackerError(Exception):
@@ -51,7 +52,9 @@ def points_after(position: Position, news: News) -> Iterator[Point]:
             values = {name: event.data[name] for name in METRICS if event.data[name] is not None}
             yield Point(step, time, values)
         elif event.type == "evaluation" and step > position.eval_step:
-            yield Point(step, time, {"eval_loss": event.data["eval_loss"]})
+            # An evaluation of before the update has no scores.
+            scores = {f"eval_{name}": event.data[name] for name in SCORES if event.data.get(name) is not None}
+            yield Point(step, time, {"eval_loss": event.data["eval_loss"], **scores})
 
 
 def position_after(position: Position, news: News) -> Position:

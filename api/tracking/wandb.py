@@ -1,6 +1,5 @@
 """Weights & Biases, by api.tracking.wandb_writer in a process that lives for one send."""
 
-import asyncio
 import json
 import os
 import shutil
@@ -12,7 +11,10 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
+
+import anyio
 
 from api.tracking.tracker import METRICS, Sent, TrackerError, points_after, position_after, run_name
 from contract.formatting import truncate
@@ -40,7 +42,7 @@ class Wandb:
         position = START if self.whole_at_end else followed.position
         given = json.dumps(_given(followed, news, position)).encode()
         with self._folder(followed) as folder:
-            answer = await _run_writer(folder, given, self._environment(folder, secret))
+            answer = await run_writer(folder, given, self._environment(folder, secret))
         return Sent(answer.get("url") or followed.job_id, position_after(position, news))
 
     @contextmanager
@@ -84,23 +86,33 @@ def _given(followed: Followed, news: News, position: Position) -> dict[str, Any]
     }
 
 
-async def _run_writer(folder: Path, given: bytes, environment: dict[str, str]) -> dict[str, Any]:
-    """What the writer answers. Raises TrackerError with the last line that it wrote otherwise."""
-    pipe = asyncio.subprocess.PIPE
+async def run_writer(folder: Path, given: bytes, environment: dict[str, str]) -> dict[str, Any]:
+    """What the writer answers. Raises TrackerError with the last line that it wrote otherwise. No process is left,
+    however often this is cancelled."""
     argv = [sys.executable, "-P", "-m", "api.tracking.wandb_writer", str(folder)]
-    writer = await asyncio.create_subprocess_exec(
-        *argv, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, start_new_session=True
-    )
-    try:
-        out, error = await writer.communicate(given)
-    finally:
-        # Its own process of the package is in its session.
-        with suppress(ProcessLookupError):
-            os.killpg(writer.pid, signal.SIGKILL)
-        await asyncio.shield(writer.wait())
-    if writer.returncode != 0:
-        lines = error.decode(errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), f"exit code {writer.returncode}")
+    # Files, since the package's own process would keep pipes open.
+    with TemporaryFile() as question, TemporaryFile() as answer, TemporaryFile() as errors:
+        question.write(given)
+        question.seek(0)
+        writer = await anyio.open_process(
+            argv, stdin=question, stdout=answer, stderr=errors, env=environment, start_new_session=True
+        )
+        async with writer:
+            try:
+                exit_code = await writer.wait()
+            finally:
+                # Its own process of the package is in its session.
+                with suppress(ProcessLookupError):
+                    os.killpg(writer.pid, signal.SIGKILL)
+        said, problem = (_content(file) for file in (answer, errors))
+    if exit_code != 0:
+        lines = problem.decode(errors="replace").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), f"exit code {exit_code}")
         raise TrackerError(f"Weights & Biases: {truncate(last, 300)}")
-    answer: dict[str, Any] = json.loads(out)
-    return answer
+    answered: dict[str, Any] = json.loads(said)
+    return answered
+
+
+def _content(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read()

@@ -63,7 +63,7 @@ def write(given: dict[str, Any], folder: Path) -> dict[str, Any]:
     # The steps are ours: those of the package count its own calls.
     for name in given["metrics"]:
         run.define_metric(name, step_metric=STEP)
-    run.define_metric("eval_loss", step_metric=EVAL_STEP)
+    run.define_metric("eval_*", step_metric=EVAL_STEP)
     last = {name: run.summary.get(name) for name in (STEP, EVAL_STEP)}
     for point in given["points"]:
         (step_name,) = point.keys() & {STEP, EVAL_STEP}

@@ -36,8 +36,8 @@ html_show_sphinx = False
 html_copy_source = False
 
 GUIDES = (
-    "training models architectures adapters data datasets plans jobs sweeps events dashboard client cli webhooks "
-    "tracking secrets artifacts openai parallel "
+    "training methods models architectures adapters data datasets plans jobs sweeps events dashboard client cli "
+    "webhooks tracking secrets artifacts exports chat evaluations openai parallel cluster "
     "deploy gpu-troubleshooting keys observability operations speed"
 )
 CONTENTS = {

@@ -107,8 +107,8 @@ def forget(session: Session) -> None:
 
 
 def renew(session: Session, request_id: str) -> None:
-    """Records that the request is still in progress."""
-    mine = update(Request).where(Request.id == request_id).values(created_at=func.now())
+    """Records that the request is still in progress; nothing where it has just ended."""
+    mine = update(Request).where(Request.id == request_id, Request.resource.is_(None)).values(created_at=func.now())
     session.execute(mine, execution_options=_NOTHING_LOADED)
 
 

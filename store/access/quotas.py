@@ -22,7 +22,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from contract.status import JobStatus
 from store.errors import QuotaExceeded
-from store.models import Artifact, Blob, Dataset, Job, Quota
+from store.models import Artifact, Blob, Dataset, Job, JobEvaluation, Quota
 
 EVERYBODY = "*"
 """The row of the common limits; no owner can have this name."""
@@ -156,7 +156,7 @@ def _list_bytes(session: Session | Connection, owners: Sequence[str]) -> dict[st
 def check_queue(session: Session, owner: str, more: int = 1) -> None:
     """Checks that the owner may queue `more` jobs, and has room for what they leave. Raises QuotaExceeded. Concurrent
     requests are counted one by one."""
-    _count_one_by_one(session, f"queue of {owner}")
+    count_one_by_one(session, f"queue of {owner}")
     refuse_full_queue(session, owner, more)
 
 
@@ -183,6 +183,21 @@ def _queue() -> Select[int, int, int | None]:
 _QUEUE = _queue()
 
 
+def check_evaluations(session: Session, owner: str) -> None:
+    """Checks that the owner may have another evaluation that is not done, as many as jobs that wait, and has room for
+    its rows. Raises QuotaExceeded. Concurrent requests are counted one by one."""
+    count_one_by_one(session, f"queue of {owner}")
+    limits = get_limits(session, owner)
+    open_ones = (Job.owner == owner, JobEvaluation.status.in_(["queued", "running"]))
+    count = session.scalar(select(func.count()).select_from(JobEvaluation).join(Job).where(*open_ones)) or 0
+    if limits.queued_jobs is not None and count >= limits.queued_jobs:
+        raise QuotaExceeded(
+            f"{owner} has {count} evaluations that are not done, and may have {limits.queued_jobs}, as many as jobs "
+            "that wait; request more when some of them are done, or delete some"
+        )
+    _check_bytes(session, owner, 1, limits.bytes)
+
+
 def check_bytes(session: Session, owner: str, more: int) -> None:
     """Checks that the owner may store `more` bytes. Raises QuotaExceeded. Concurrent requests are counted one by
     one."""
@@ -192,7 +207,7 @@ def check_bytes(session: Session, owner: str, more: int) -> None:
 def _check_bytes(session: Session | Connection, owner: str, more: int, limit: int | None) -> None:
     if limit is None:
         return
-    _count_one_by_one(session, f"bytes of {owner}")
+    count_one_by_one(session, f"bytes of {owner}")
     total = count_bytes(session, owner) + more
     if total > limit:
         raise QuotaExceeded(
@@ -201,7 +216,7 @@ def _check_bytes(session: Session | Connection, owner: str, more: int, limit: in
         )
 
 
-def _count_one_by_one(session: Session | Connection, what: str) -> None:
+def count_one_by_one(session: Session | Connection, what: str) -> None:
     """Holds an advisory lock until the transaction ends, so that two requests never count at once."""
     session.execute(_LOCK, {"what": what})
 

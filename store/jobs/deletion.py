@@ -5,8 +5,9 @@ from datetime import timedelta
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
+from contract.failure import Failure, FailureCode
 from contract.status import TERMINAL, JobStatus
-from store import artifacts, deletions, sweeps
+from store import artifacts, deletions, evaluations, exports, sweeps
 from store.errors import JobInUse
 from store.jobs import jobs
 from store.models import DeletedJob, Job, Lease
@@ -15,8 +16,8 @@ _REMEMBERED = timedelta(days=1)
 
 
 def delete_job(session: Session, job_id: str, owner: str | None = None) -> None:
-    """Deletes a job that has ended, with its events, metrics, artifacts and exports, and with the
-    last job of a sweep the sweep. Raises JobNotFound, JobInUse."""
+    """Deletes a job that has ended, with its events, metrics, artifacts, exports and evaluations, and
+    with the last job of a sweep the sweep. Raises JobNotFound, JobInUse."""
     job = jobs.lock(session, job_id, owner)
     if job.status not in TERMINAL:
         raise JobInUse(f"job {job_id} is {job.status}; cancel it, and delete it once it has ended")
@@ -37,13 +38,18 @@ def forget(session: Session) -> None:
 
 
 def delete_model(session: Session, job: Job) -> bool:
-    """Deletes the model of a locked job: its adapters and the models merged from them. False if it has none or it was
-    deleted before. Raises JobInUse."""
+    """Deletes the model of a locked job: its adapters and the models merged from them; exports and evaluations that
+    are not done fail.
+    False if it has none or it was deleted before. Raises JobInUse."""
     if job.status is not JobStatus.SUCCEEDED or job.model_deleted_at is not None:
         return False
     _check_unneeded(session, job)
     job.model_deleted_at = session.scalar(select(func.now()))
     artifacts.delete(session, artifacts.list_weights(session, job.id))
+    message = f"the model of job {job.id} was deleted"
+    failure = Failure(code=FailureCode.RECIPE_INVALID, message=message, param="source")
+    exports.fail_open(session, job.id, failure)
+    evaluations.fail_open(session, job.id, failure)
     return True
 
 

@@ -3,7 +3,7 @@ write them out again, takes longer than the rest of a list."""
 
 from datetime import datetime
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.orm import Session
@@ -20,6 +20,8 @@ class JobDetails(NamedTuple):
     shape: str
     body: str
     """The text of a JSON object, without what the scheduler knows: queue."""
+    cluster_wait: dict[str, Any] | None
+    """A Wait, of a running job that a cluster has not started."""
 
 
 def json_time(column: str) -> str:
@@ -30,7 +32,7 @@ _PROGRESS = {
     "step": "last.step",
     "total_steps": "total_steps",
     **{name: f"last.{name}" for name in ("epoch", "loss")},
-    "eval_loss": "ends.evaluation -> 'eval_loss'",
+    **{name: f"ends.evaluation -> '{name}'" for name in ("eval_loss", "reward_accuracy", "reward_margin")},
     "best_step": "ends.done -> 'best_step'",
     "stopped_early": "coalesce((ends.done ->> 'stopped_early')::boolean, false)",
     **{name: f"last.{name}" for name in ("tokens_per_second", "progress", "eta_seconds")},
@@ -91,7 +93,7 @@ def last_event(kind: str) -> str:
 
 
 _DETAILS = f"""
-    SELECT jobs.id, owner, status, shape, {json_object(_FIELDS)}::text
+    SELECT jobs.id, owner, status, shape, {json_object(_FIELDS)}::text, cluster_wait
     FROM jobs {LAST_METRIC}
     LEFT JOIN LATERAL (SELECT {last_event("evaluation")}, {last_event("done")}) AS ends ON last.step IS NOT NULL
     LEFT JOIN LATERAL (

@@ -3,6 +3,7 @@
 import heapq
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -39,6 +40,19 @@ def list_latest(session: Session, job_id: str, upto: Cursor | None, limit: int) 
 def metrics_at(session: Session, job_id: str, steps: Sequence[int]) -> dict[int, StepMetric]:
     found = session.scalars(select(StepMetric).where(StepMetric.job_id == job_id, StepMetric.step.in_(steps)))
     return {metric.step: metric for metric in found}
+
+
+def evaluations_at(session: Session, job_id: str, steps: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """The data of the last evaluation at each of the steps that has one."""
+    step = Event.data["step"].as_integer()
+    query = select(Event.data).where(Event.job_id == job_id, Event.type == "evaluation", step.in_(steps))
+    return {data["step"]: data for data in session.scalars(query.order_by(Event.seq))}
+
+
+def started(session: Session, job_id: str) -> dict[str, Any]:
+    """The data of the latest event `started`; empty before the first."""
+    query = select(Event.data).where(Event.job_id == job_id, Event.type == "started")
+    return session.scalar(query.order_by(Event.seq.desc()).limit(1)) or {}
 
 
 def trained_tokens(session: Session, job_ids: Sequence[str]) -> dict[str, int]:

@@ -18,8 +18,8 @@ class JobReport:
     columns: tuple[str, ...]
     metrics: Sequence[Row[Any]]
     """Rows by step, with the values of `columns`."""
-    evaluations: list[tuple[int, float]]
-    """Step and loss of each evaluation."""
+    evaluations: list[dict[str, Any]]
+    """Data of each event contract.events.Evaluation, by step."""
     started: dict[str, Any]
     """Data of the latest event contract.events.Started; empty without one."""
     done: dict[str, Any]
@@ -32,18 +32,18 @@ def gather(session: Session, job_id: str) -> JobReport:
         Event.job_id == job_id, Event.type.in_(["started", "done", "evaluation"])
     )
     latest: dict[str, dict[str, Any]] = {}
-    evaluations: dict[int, float] = {}
+    evaluations: dict[int, dict[str, Any]] = {}
     for kind, data in session.execute(query.order_by(Event.seq)):
         latest[kind] = data
         if kind == "evaluation":
-            evaluations[data["step"]] = data["eval_loss"]
+            evaluations[data["step"]] = data
     columns = [StepMetric.__table__.c[name] for name in METRIC_COLUMNS]
     metrics = session.execute(select(*columns).where(StepMetric.job_id == job_id).order_by(StepMetric.step)).all()
     return JobReport(
         jobs.get(session, job_id),
         METRIC_COLUMNS,
         metrics,
-        sorted(evaluations.items()),
+        [evaluations[step] for step in sorted(evaluations)],
         latest.get("started", {}),
         latest.get("done", {}),
     )

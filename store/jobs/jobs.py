@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from contract.status import JobStatus
 from store.errors import JobNotFound, StaleAttempt
 from store.models import Event, Job, TrackedRun
 from store.paging import newest_first
+from store.scheduling.situation import Wait
 
 _NewEvent = tuple[str, Mapping[str, Any]]
 """Type and data."""
@@ -241,6 +243,19 @@ def renew(session: Session, job_id: str, attempt: int, lease: timedelta) -> None
     values = {"lease_expires_at": func.now() + lease}
     if session.scalar(update(Job).where(*mine).values(values).returning(Job.id)) is None:
         raise StaleAttempt(job_id, attempt)
+
+
+def record_wait(session: Session, job_id: str, attempt: int, wait: Wait | None) -> None:
+    """Stores why a cluster has not started the attempt. Once it has, the attempt begins anew: only from then on it
+    takes time. Raises StaleAttempt."""
+    job = lock_running(session, job_id, attempt)
+    code = job.cluster_wait["code"] if job.cluster_wait else None
+    job.cluster_wait = asdict(wait) if wait else None
+    if wait is None:
+        job.started_at = session.scalar(select(func.now()))
+    if wait is None or wait.code != code:
+        message = wait.reason if wait else "The cluster has started the job."
+        record_event(session, job, "log", {"level": "info", "message": message})
 
 
 def list_overdue(session: Session, worker: str, by: timedelta) -> set[str]:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -16,6 +16,8 @@ class Summary(NamedTuple):
     status: str
     body: str
     """The text of a JSON object, without what the scheduler knows: queue and devices."""
+    cluster_wait: dict[str, Any] | None = None
+    """A Wait, of a running job that a cluster has not started."""
 
 
 class Changes(NamedTuple):
@@ -37,7 +39,7 @@ _FIELDS = {
     "step": "last.step",
     "total_steps": "total_steps",
     **{name: f"last.{name}" for name in ("progress", "eta_seconds", "loss")},
-    "eval_loss": "ends.evaluation -> 'eval_loss'",
+    **{name: f"ends.evaluation -> '{name}'" for name in ("eval_loss", "reward_accuracy", "reward_margin")},
     "losses": f"coalesce(CASE WHEN finished_at IS NULL THEN {LOSS_CURVE} ELSE loss_curve END, '{{}}')",
     "failure_code": "failure ->> 'code'",
     "failure_message": "failure ->> 'message'",
@@ -46,19 +48,20 @@ _FIELDS = {
 }
 # A recipe is read once: each operator on it would read it again.
 _SUMMARY = f"""
-    SELECT 'job', jobs.id, owner, status, {json_object(_FIELDS)}::text
+    SELECT 'job', jobs.id, owner, status, {json_object(_FIELDS)}::text, cluster_wait
     FROM jobs CROSS JOIN LATERAL json_to_record(recipe) AS named (model text, dataset json) {LAST_METRIC}
     LEFT JOIN LATERAL (SELECT {last_event("evaluation")}) AS ends ON last.step IS NOT NULL
 """
 _LOOK = """
-    SELECT 'position', NULL, NULL, NULL, pg_snapshot_xmin(pg_current_snapshot())::text
-    UNION ALL SELECT 'lease', job_id, NULL, NULL, worker || ':' || number FROM leases
+    SELECT 'position', NULL, NULL, NULL, pg_snapshot_xmin(pg_current_snapshot())::text, NULL::jsonb
+    UNION ALL SELECT 'lease', job_id, NULL, NULL, worker || ':' || number, NULL FROM leases
     UNION ALL
 """
 # What has another cluster's number, after a restore, was not changed since.
 _NEW = "changed >= :since AND changed < pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
 _CHANGES = text(
-    f"{_LOOK} SELECT 'deleted', id, owner, NULL, NULL FROM deleted_jobs WHERE {_NEW} UNION ALL {_SUMMARY} WHERE {_NEW}"
+    f"{_LOOK} SELECT 'deleted', id, owner, NULL, NULL, NULL FROM deleted_jobs WHERE {_NEW} "
+    f"UNION ALL {_SUMMARY} WHERE {_NEW}"
 )
 _OPEN = text(f"{_LOOK} {_SUMMARY} WHERE finished_at IS NULL")
 _NEWEST = text(
@@ -74,10 +77,10 @@ def read_changes(connection: Connection, since: int | None) -> Changes:
     """What has changed since the position `since`, found by an index; with None all jobs that have not ended."""
     rows = connection.execute(_CHANGES, {"since": since}) if since is not None else connection.execute(_OPEN)
     changes = Changes(0, [], [], defaultdict(list))
-    for kind, job_id, owner, status, body in rows:
+    for kind, job_id, owner, status, body, cluster_wait in rows:
         match kind:
             case "job":
-                changes.summaries.append(Summary(job_id, owner, status, body))
+                changes.summaries.append(Summary(job_id, owner, status, body, cluster_wait))
             case "deleted":
                 changes.deleted.append((job_id, owner))
             case "lease":

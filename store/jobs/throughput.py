@@ -23,8 +23,8 @@ class Throughput(NamedTuple):
 
 
 def throughput(session: Session, recipe: Recipe, device: str, precision: str) -> Throughput | None:
-    """The median of the latest jobs with the same model and precision on as many devices of the kind; None without any.
-    `device` is the beginning of the trainer's name for it: a GPU's name, or "CPU"."""
+    """The median of the latest jobs with the same model, method and precision on as many devices of the kind; None
+    without any. `device` is the beginning of the trainer's name for it: a GPU's name, or "CPU"."""
     recent = select(Job).order_by(Job.created_at.desc()).limit(_RECENT).subquery()
     resources = recent.c.recipe["resources"]
     like = (
@@ -35,6 +35,7 @@ def throughput(session: Session, recipe: Recipe, device: str, precision: str) ->
         .is_not_distinct_from(None if recipe.base_bits is None else str(recipe.base_bits)),
         recent.c.recipe["gradient_checkpointing"].as_boolean() == recipe.gradient_checkpointing,
         func.coalesce(recent.c.recipe["torch_compile"].as_boolean(), False) == recipe.torch_compile,
+        func.coalesce(recent.c.recipe["method"]["type"].as_string(), "sft") == recipe.method.type,
         resources["gpus"].as_integer() * resources["nodes"].as_integer()
         == recipe.resources.gpus * recipe.resources.nodes,
         Event.type == "started",

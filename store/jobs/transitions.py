@@ -66,7 +66,8 @@ def _moving(
 ) -> list[CTE]:
     """The parts of one statement: the first moves the job `its_id`, the others record that with the time `at`."""
     sources = allowed_from(target) if only_from is None else allowed_from(target) & frozenset(only_from)
-    columns = {"status": target, "event_count": Job.event_count + 1, "requested_action": None, **values}
+    left = {"requested_action": None, "cluster_wait": None}
+    columns = {"status": target, "event_count": Job.event_count + 1, **left, **values}
     if target is not JobStatus.RUNNING:
         columns["lease_expires_at"] = None
     if target is not JobStatus.FAILED:

@@ -6,7 +6,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from store import artifacts
-from store.models import Event, Job, StepMetric
+from store.jobs import history
+from store.models import Job, StepMetric
 
 
 class MeasuredUsage(NamedTuple):
@@ -26,9 +27,6 @@ def read(session: Session, job: Job) -> MeasuredUsage:
         func.max(StepMetric.memory_bytes),
         func.coalesce(func.sum(StepMetric.tokens / func.nullif(StepMetric.tokens_per_second, 0)), 0.0),
     ).where(StepMetric.job_id == job.id)
-    started = (
-        select(Event.data).where(Event.job_id == job.id, Event.type == "started").order_by(Event.seq.desc()).limit(1)
-    )
     steps, tokens, memory, seconds = session.execute(metrics).one()
     saved = artifacts.count_bytes(session, job.id)
-    return MeasuredUsage(session.scalar(started) or {}, steps, int(tokens), memory, float(seconds), saved)
+    return MeasuredUsage(history.started(session, job.id), steps, int(tokens), memory, float(seconds), saved)

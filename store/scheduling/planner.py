@@ -36,6 +36,7 @@ def plan(
     in_use, running = _count(occupants)
     starts: dict[str, tuple[DeviceRef, ...]] = {}
     preempted: list[str] = []
+    claimed: set[DeviceRef] = set()
     waits: dict[str, Wait] = {}
     for job in _order(waiting, in_use):
         there = [machine.view_for(job) for machine in machines if machine.host.name in job.usable]
@@ -56,6 +57,7 @@ def plan(
             reason, begins = reasons.waits_for_others(claim), now
             preempted += sorted(claim.preempted)
             leaving |= claim.preempted
+            claimed.update(slot.at for _, slots in claim.chosen for slot in slots)
             in_use[job.owner] += _keep(now, claim.chosen, job)
         else:
             reason = reasons.kept_for_another(now, able, job) or reasons.too_few(job, there)
@@ -63,7 +65,7 @@ def plan(
             begins = None if time == math.inf else time
             in_use[job.owner] += _keep(time, chosen, job)
         waits[job.id] = reason.wait(len(waits) + 1, begins)
-    return SchedulePlan(starts, tuple(preempted), waits)
+    return SchedulePlan(starts, tuple(preempted), waits, frozenset(claimed))
 
 
 def _count(occupants: Sequence[Occupant]) -> tuple[Counter[str], Counter[str]]:

@@ -24,11 +24,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session, aliased
 
-from contract.machine import Machine, usable_devices
+from contract.machine import Machine, machines_needed, usable_devices
 from contract.recipe import Recipe
 from contract.status import JobStatus
 from store.access import quotas
-from store.models import Device, Job, Lease, StepMetric, Worker
+from store.models import Device, InferenceServer, Job, Lease, StepMetric, Worker
 from store.scheduling import workers
 from store.scheduling.situation import DeviceRef, Host, Occupant, Waiting
 
@@ -40,6 +40,24 @@ _MOST_JOBS = 1000
 
 THERE = (workers.heard_lately(), ~Worker.draining)
 """Of the workers whose machines take jobs."""
+
+READY = (Job.status == JobStatus.QUEUED, Job.not_before.is_(None) | (Job.not_before <= func.now()))
+"""Of the jobs that may start."""
+
+_ONE_PASS = 0x66745F71
+"""Key of the advisory lock: two concurrent passes would give the same devices to two jobs."""
+
+_BELOW_ALL_JOBS = -1000
+"""The priority of an inference server."""
+
+
+def any_ready(session: Session) -> bool:
+    return session.scalar(select(Job.id).where(*READY).limit(1)) is not None
+
+
+def lock_pass(session: Session) -> None:
+    """Keeps other passes out until the transaction ends."""
+    session.execute(select(func.pg_advisory_xact_lock(_ONE_PASS)))
 
 
 @dataclass(frozen=True)
@@ -78,13 +96,13 @@ def read_machines(session: Session, *, locked: bool = False) -> Machines:
     there = [row for row in rows if row.name is not None]
     machines = {row.name: Machine.model_validate(row.machine) for row in there}
     hosts = [_host(row, machines[row.name]) for row in there]
-    return Machines(float(rows[0].now), machines, hosts, _occupants(session))
+    now = float(rows[0].now)
+    return Machines(now, machines, hosts, [*_occupants(session), *_servers(session, now)])
 
 
 def _host(row: Any, machine: Machine) -> Host:
-    unit = "GPU" if machine.gpus else "CPU slot"
     busy = frozenset(range(machine.devices)).difference(row.free or ())
-    return Host(row.name, machine.devices, unit, busy, row.disk["reserve_bytes"] if row.low_disk else None)
+    return Host(row.name, machine.devices, machine.unit, busy, row.disk["reserve_bytes"] if row.low_disk else None)
 
 
 def _leased() -> Executable:
@@ -129,6 +147,26 @@ def _occupant(taken: list[Any], ends: dict[str, tuple[float, float]]) -> Occupan
         started=started,
         ends=end,  # an overdue job may end at any moment
     )
+
+
+def _servers(session: Session, now: float) -> list[Occupant]:
+    """Inference servers on devices. A job that allows sharing may use the device of one; for any other job it ends."""
+    its = select(InferenceServer.id, InferenceServer.state, InferenceServer.worker, InferenceServer.number)
+    rows = session.execute(its.add_columns(Worker.inference).join(Worker, Worker.name == InferenceServer.worker))
+    return [
+        Occupant(
+            id=row.id,
+            owner="",
+            priority=_BELOW_ALL_JOBS,
+            devices=(DeviceRef(row.worker, row.number),),
+            share=True,
+            preemptible=row.inference == "preemptible" and row.state != "stopping",
+            leaving=row.state == "stopping",
+            started=now,
+            ends=now if row.inference == "preemptible" else None,
+        )
+        for row in rows
+    ]
 
 
 def _ends(session: Session, job_ids: Collection[str]) -> dict[str, tuple[float, float]]:
@@ -244,7 +282,7 @@ def _read(recipe: dict[str, Any]) -> Recipe | None:
 
 def _require(recipe: Recipe, machines: Mapping[str, Machine]) -> _Requirements:
     return _Requirements(
-        nodes=recipe.resources.nodes,
+        nodes=machines_needed(recipe),
         needs={name: machine.devices_needed(recipe) for name, machine in machines.items()},
         usable={name: numbers for name, machine in machines.items() if (numbers := usable_devices(recipe, machine))},
         share=recipe.resources.allow_sharing,

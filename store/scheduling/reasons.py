@@ -2,10 +2,11 @@
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from contract import ids
 from store.scheduling.preemption import Claim
 from store.scheduling.situation import Host, Wait, Waiting
 from store.scheduling.slots import View
@@ -24,6 +25,8 @@ CODES = (
     "few_machines",
     "busy_machines",
     "busy_devices",
+    "in_cluster_queue",
+    "cluster_unreachable",
 )
 _NAMED = 3
 """Machines and jobs that a sentence names; the others are counted."""
@@ -57,12 +60,28 @@ def owner_at_limit(count: int) -> Reason:
 
 
 def waits_for_others(claim: Claim) -> Reason:
-    preempted, leaving = sorted(claim.preempted), sorted(claim.leaving)
+    preempted, leaving = (_jobs(each) for each in (claim.preempted, claim.leaving))
     parts = [(preempted, "to save and make room"), (leaving, "to stop")]
-    waits = [f"{_listed(ids, len(ids))} {what}" for ids, what in parts if ids]
+    waits = [f"{_listed(names, len(names))} {what}" for names, what in parts if names]
+    if len(preempted) + len(leaving) < len(claim.preempted) + len(claim.leaving):
+        waits.append("an inference server to end")
     code = "preempts_and_waits" if preempted and leaving else "preempts" if preempted else "waits_for_stopping"
     text = f"The job waits for {' and for '.join(waits)}."
     return Reason(code, text, {"preempted": preempted, "stopping": leaving})
+
+
+def in_cluster_queue(reason: str) -> Reason:
+    """`reason` is the cluster's own word."""
+    return Reason("in_cluster_queue", f"The job waits in the cluster's queue: {reason}.", {"reason": reason})
+
+
+def cluster_unreachable() -> Reason:
+    text = "The job waits for the cluster, whose controller does not answer. It goes on when that is back."
+    return Reason("cluster_unreachable", text, {})
+
+
+def _jobs(occupants: Iterable[str]) -> list[str]:
+    return sorted(each for each in occupants if not each.startswith(ids.INFERENCE_SERVER))
 
 
 def kept_for_another(now: float, able: list[View], job: Waiting) -> Reason | None:

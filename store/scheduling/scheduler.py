@@ -14,25 +14,20 @@ from contract.status import JobStatus, RequestedAction
 from store.jobs import jobs
 from store.jobs.jobs import QueuedJob
 from store.models import Device, Job, Lease, Worker
-from store.scheduling import leases, reading, reasons
+from store.scheduling import inference, leases, reading, reasons
 from store.scheduling.leases import Placement
 from store.scheduling.planner import plan
 from store.scheduling.situation import DeviceRef, Host, Occupant, Wait
 
-_ONE_PASS = 0x66745F71
-"""Key of the advisory lock: two concurrent passes would give the same devices to two jobs."""
-
 _SPARE_JOBS = 8
 """Jobs read beyond the number of free devices. If more than these cannot start, the pass reads all."""
-
-_READY = (Job.status == JobStatus.QUEUED, Job.not_before.is_(None) | (Job.not_before <= func.now()))
 
 
 def schedule(session: Session) -> list[Placement]:
     """Gives devices to the jobs whose turn it is, and preempts the jobs that must make room."""
-    if session.scalar(select(Job.id).where(*_READY).limit(1)) is None:
+    if not reading.any_ready(session):
         return []
-    session.execute(select(func.pg_advisory_xact_lock(_ONE_PASS)))
+    reading.lock_pass(session)
     leases.revoke_not_started(session)
     if not session.scalar(_CAN_MAKE_ROOM):
         return []
@@ -47,6 +42,7 @@ def schedule(session: Session) -> list[Placement]:
         decision = plan(found.now, found.hosts, queue.waiting, found.occupants, queue.most_running)
     if decision.preempt:
         _request_preemption(session, decision.preempt)
+        inference.stop(session, decision.preempt)
     if not decision.starts:
         return []
     still_queued = (Job.id.in_(decision.starts), Job.status == JobStatus.QUEUED)
@@ -86,8 +82,8 @@ def outlook(session: Session, queued: Sequence[Job | QueuedJob]) -> dict[str, Wa
 
 
 def _can_make_room() -> Select[tuple[bool]]:
-    """A query for whether any device is free, or may be freed for a job of a higher priority. Most passes end with
-    it."""
+    """A query for whether any device is free of jobs, or may be freed for a job of a higher priority. Most passes end
+    with it."""
     users = select(Lease.worker, Lease.number, func.sum(case((Lease.shared, 1), else_=2)).label("count"))
     taken = users.group_by(Lease.worker, Lease.number).subquery()
     its = (taken.c.worker == Device.worker) & (taken.c.number == Device.number)
@@ -95,7 +91,7 @@ def _can_make_room() -> Select[tuple[bool]]:
     free = free.where(
         *reading.THERE, ~Worker.low_disk, Device.external_processes.is_(None), func.coalesce(taken.c.count, 0) < 2
     )
-    highest = select(func.max(Job.priority)).where(*_READY).scalar_subquery()
+    highest = select(func.max(Job.priority)).where(*reading.READY).scalar_subquery()
     lower = aliased(Job)
     running = select(lower.id).where(lower.status == JobStatus.RUNNING, lower.requested_action.is_(None))
     spared = running.where(lower.recipe["scheduling"]["preemptible"].as_boolean(), lower.priority < highest)

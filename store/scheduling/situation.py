@@ -21,7 +21,7 @@ class Host:
     devices: int
     """Number of devices, numbered from 0."""
     unit: str
-    """Word for one device: "GPU" or "CPU slot"."""
+    """Word for one device: "GPU", "CPU slot" or "queue place"."""
     busy: frozenset[int] = frozenset()
     """Numbers of the devices that processes of other programs use; they are not given out."""
     reserve_bytes: int | None = None
@@ -89,3 +89,5 @@ class SchedulePlan:
     """Ids of running jobs that are to save and go back to the queue."""
     waits: dict[str, Wait]
     """All other waiting jobs."""
+    claimed: frozenset[DeviceRef] = frozenset()
+    """Devices that some of these get as soon as others have left them, with those that are free already."""

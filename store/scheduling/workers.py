@@ -10,7 +10,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from contract.machine import Disk, ExternalProcess, Machine
 from store.errors import WorkerSuperseded
-from store.models import Device, Lease, Worker
+from store.models import Device, InferenceServer, Lease, Worker
 
 SILENCE = timedelta(seconds=10)
 """Time without a heartbeat after which a worker gets no job and loses those that it has."""
@@ -22,13 +22,16 @@ _FORGOTTEN = timedelta(hours=1)
 """Time without a heartbeat after which a worker is deleted with its devices and their leases."""
 
 
-def register(session: Session, name: str, instance_id: str, address: str, machine: Machine) -> None:
+def register(  # parameters: the columns of a row
+    session: Session, name: str, instance_id: str, address: str, machine: Machine, inference: str = "preemptible"
+) -> None:
     """Adds a worker, which replaces an earlier one of the same name."""
     row = {
         "name": name,
         "instance_id": instance_id,
         "address": address,
         "machine": machine.model_dump(mode="json"),
+        "inference": inference,
         "draining": False,
         "seen_at": func.now(),
     }
@@ -90,7 +93,8 @@ def record_disk(session: Session, name: str, instance_id: str, disk: Disk) -> No
 def unregister(session: Session, name: str, instance_id: str) -> None:
     """Removes a worker that has ended. One with leased devices stays, for its successor to free them."""
     leased = select(Lease.job_id).where(Lease.worker == name).exists()
-    session.execute(delete(Worker).where(Worker.name == name, Worker.instance_id == instance_id, ~leased))
+    serves = select(InferenceServer.id).where(InferenceServer.worker == name).exists()
+    session.execute(delete(Worker).where(Worker.name == name, Worker.instance_id == instance_id, ~leased, ~serves))
 
 
 def list_machines(session: Session | Connection) -> list[Machine]:
@@ -108,6 +112,12 @@ def was_heard(session: Session, name: str, within: timedelta) -> bool:
     """Whether the worker of that name had a heartbeat within that time."""
     heard = select(Worker.name).where(Worker.name == name, Worker.seen_at >= func.now() - within)
     return session.scalar(heard) is not None
+
+
+def any_takes_jobs(session: Session, within: timedelta) -> bool:
+    """Whether a worker that is alive and not draining had a heartbeat within that time."""
+    ready = (heard_lately(), Worker.seen_at >= func.now() - within, ~Worker.draining)
+    return session.scalar(select(Worker.name).where(*ready).limit(1)) is not None
 
 
 def alive(name: InstrumentedAttribute[Any]) -> Exists:
@@ -136,6 +146,11 @@ def list_workers(session: Session) -> list[tuple[Worker, bool]]:
 
 def list_devices(session: Session) -> list[Device]:
     return list(session.scalars(select(Device).order_by(Device.worker, Device.number)))
+
+
+def list_servers(session: Session) -> list[InferenceServer]:
+    """The inference servers that have a device."""
+    return list(session.scalars(select(InferenceServer).where(InferenceServer.worker.is_not(None))))
 
 
 def list_leases(session: Session) -> list[Lease]:

@@ -23,7 +23,7 @@ STARTS = ["schedule", "claim", "lay_out", "launch", *(f"trainer.{each}" for each
 
 STARTED = """
 import sys
-import {part}.__main__
+import {part}.__main__, {work}
 from runtime import tracing
 tracing.start("finetuned-{part}")
 assert not tracing.is_on()
@@ -111,14 +111,14 @@ def test_trace_reaches_from_post_to_the_first_step(tmp_path: Path, database_url:
 
 # FastAPI imports OpenTelemetry's API, without the SDK, for telemetry of its own that stays off.
 @pytest.mark.parametrize(
-    ("part", "packages"),
+    ("part", "work", "packages"),
     [
-        ("api", ("opentelemetry.sdk", "opentelemetry.exporter", "opentelemetry.proto", "runtime.otlp")),
-        ("worker", ("opentelemetry", "runtime.otlp")),
+        ("api", "api.app", ("opentelemetry.sdk", "opentelemetry.exporter", "opentelemetry.proto", "runtime.otlp")),
+        ("worker", "worker.tasks", ("opentelemetry", "runtime.otlp")),
     ],
 )
-def test_nothing_is_imported_while_tracing_is_off(part: str, packages: tuple[str, ...]) -> None:
+def test_nothing_is_imported_while_tracing_is_off(part: str, work: str, packages: tuple[str, ...]) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
-    script = STARTED.format(part=part, packages=packages)
+    script = STARTED.format(part=part, work=work, packages=packages)
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")

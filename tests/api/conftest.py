@@ -12,6 +12,12 @@ from tests.support.files import write_dataset, write_model
 from tests.support.settings import SECRET_KEY
 
 
+@pytest.fixture(autouse=True)
+def _no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is sent to a public hub: here none answers, unless a test starts one."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     write_model(tmp_path / "models" / "tiny")

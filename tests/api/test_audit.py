@@ -1,6 +1,7 @@
 """Who did what: every route that changes something writes it down, and nothing is taken off again."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +12,8 @@ from sqlalchemy.exc import ProgrammingError
 from contract.events import CheckpointEvent
 from store import artifacts
 from store.session import Sessions
-from tests.support.api import ADMIN_KEY, bearer, make_key, routes, submit
-from tests.support.artifacts import publish_rows, results
+from tests.support.api import ADMIN_KEY, RATING, bearer, make_key, routes, submit
+from tests.support.artifacts import publish_rows, results, write_adapter_config
 from tests.support.files import ROW
 from tests.support.jobs import RECIPE
 
@@ -27,6 +28,8 @@ OF_AN_OWNER: list[Step] = [
     ("POST", "/v1/files", "dataset.create", "file_id", {"files": {"file": FILE}, "data": {"purpose": "fine-tune"}}),
     ("DELETE", "/v1/files/{file_id}", "dataset.delete", "file_id", {}),
     ("POST", "/jobs", "job.create", "job_id", {"json": RECIPE}),
+    ("POST", "/jobs/{job_id}/ratings", "rating.create", "rating_id", {"json": RATING}),
+    ("DELETE", "/jobs/{job_id}/ratings/{rating_id}", "rating.delete", "rating_id", {}),
     ("POST", "/jobs/{job_id}/pause", "job.pause", "job_id", {}),
     ("POST", "/jobs/{job_id}/resume", "job.resume", "job_id", {}),
     ("POST", "/jobs/{job_id}/cancel", "job.cancel", "job_id", {}),
@@ -59,6 +62,10 @@ OF_AN_OWNER: list[Step] = [
 ]
 OF_WHAT_WAS_TRAINED: list[Step] = [
     ("POST", "/jobs/{job_id}/exports", "export.create", "export_id", {"json": {}}),
+    ("POST", "/jobs/{job_id}/evaluations", "evaluation.create", "evaluation_id", {"json": {"dataset": "rows.jsonl"}}),
+    ("DELETE", "/jobs/{job_id}/evaluations/{evaluation_id}", "evaluation.delete", "evaluation_id", {}),
+    ("PUT", "/secrets/{secret_name}", "secret.put", "secret_name", {"json": {"value": "a-token"}}),
+    ("POST", "/jobs/{job_id}/pushes", "push.create", "push_id", {"json": {"repo": "org/a", "secret": "tracker"}}),
     ("DELETE", "/v1/files/{file_id}", "results.delete", "job_id", {}),
     ("DELETE", "/v1/models/{model}", "model.delete", "job_id", {}),
 ]
@@ -71,7 +78,9 @@ OF_AN_ADMIN: list[Step] = [
 ]
 
 
-def test_changes_are_audited_with_owner_and_key(locked: TestClient, sessions: Sessions, engine: sa.Engine) -> None:
+def test_changes_are_audited_with_owner_and_key(
+    locked: TestClient, sessions: Sessions, engine: sa.Engine, home: Path
+) -> None:
     things = {"owner": "bob", "secret_name": "tracker"}
 
     def do(key: dict[str, Any], steps: list[Step]) -> None:
@@ -93,6 +102,7 @@ def test_changes_are_audited_with_owner_and_key(locked: TestClient, sessions: Se
         artifacts.add_checkpoint(session, things["job_id"], 1, event)
         artifacts.add(session, results(things["job_id"]))
     publish_rows(sessions)
+    write_adapter_config(home, things["job_id"], "adapter")
     with engine.begin() as connection:
         succeeded = "UPDATE jobs SET status = 'succeeded', finished_at = now() WHERE id = :job_id"
         connection.execute(sa.text(succeeded), things)
@@ -104,8 +114,9 @@ def test_changes_are_audited_with_owner_and_key(locked: TestClient, sessions: Se
         for method, path, *_ in OF_AN_OWNER + OF_WHAT_WAS_TRAINED + OF_AN_ADMIN
     }
     changing = {(method, path) for method, path in routes() if method != "GET"}
-    # tests/api/auth/test_sign_in.py signs in and out.
-    assert done == changing - {("POST", "/plans"), ("POST", "/session"), ("DELETE", "/session")}
+    # tests/api/auth/test_sign_in.py signs in and out, and tests/inference/test_service.py gets answers.
+    answers = {("POST", "/v1/chat/completions"), ("POST", "/v1/completions")}
+    assert done == changing - {("POST", "/plans"), ("POST", "/session"), ("DELETE", "/session"), *answers}
 
 
 def test_audit_tells_who_did_what_newest_first(client: TestClient) -> None:

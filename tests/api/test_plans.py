@@ -79,7 +79,13 @@ def test_plan_tells_parameters_steps_tokens_memory_and_disk(client: TestClient, 
         "left_out": [],
     }
     # "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nhello<|im_end|>\n" is 28 bytes and marks.
-    assert reported["work"] == {"train_examples": 2, "effective_batch_size": 8, "steps": 3, "tokens": 6 * 28}
+    assert reported["work"] == {
+        "train_examples": 2,
+        "effective_batch_size": 8,
+        "steps": 3,
+        "tokens": 6 * 28,
+        "reference_tokens": 0,
+    }
     large, small = reported["devices"]
     assert (large["device"], large["precision"], large["fits"]) == ("NVIDIA A100", "bf16", True)
     assert (small["device"], small["available"], small["fits"]) == ("NVIDIA A10", 8 * GIB, False)

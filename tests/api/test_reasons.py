@@ -27,10 +27,12 @@ USES = [
 
 def test_only_these_parts_of_an_answer_have_a_reason() -> None:
     schemas = description()["components"]["schemas"]
-    # Of a queue: tests/store/scheduling/test_properties.py. Of the others: below.
+    # Of a queue: tests/store/scheduling/test_properties.py. Of a held-out example: tests/api/test_held_out.py. Of the
+    # others: below.
     assert {name for name, schema in schemas.items() if "reason" in schema.get("properties", {})} == {
         "Queue",
         "DeviceOut",
+        "HeldOut",
         "LeftOut",
     }
 

@@ -11,9 +11,11 @@ from fastapi.testclient import TestClient
 from pydantic import BaseModel, ValidationError
 
 from api.datasets.schemas import AboutDataset, DatasetReference
+from api.evaluations.schemas import EvaluationIn
 from api.exports import ExportIn
 from api.keys import NewKey
 from api.metrics import NAMES
+from api.openai.answer_requests import ChatCompletionRequest, CompletionRequest
 from api.openai.mapping import FineTuningJobRequest
 from api.quotas import LimitsIn
 from api.webhooks.schemas import NewWebhook, WebhookChange
@@ -31,6 +33,9 @@ BODIES = [
     NewWebhook,
     WebhookChange,
     ExportIn,
+    EvaluationIn,
+    ChatCompletionRequest,
+    CompletionRequest,
 ]
 WRONG = [0, -1, 2**70, 1.5, True, "", "#\0 ä/../", "x" * 5000, [], [1], ["#\0"], {}, {"#\0": "#\0"}, {"q": 0}, None]
 INTERNALS = [

@@ -51,12 +51,13 @@ from contract.status import JobStatus
 from store.access import secrets
 from store.jobs import actions, jobs, progress
 from store.jobs.attempts import AttemptEnd, finish
-from store.models import Worker
+from store.models import InferenceServer, Worker
 from store.session import Sessions, make_sessions
-from tests.support.api import ADMIN_KEY, description, routes
+from tests.support.api import ADMIN_KEY, RATING, description, routes
 from tests.support.artifacts import publish
 from tests.support.database import empty_database
 from tests.support.files import write_dataset, write_model, write_tokenizer
+from tests.support.inference_server import FakeInferenceServer, inference_server
 from tests.support.jobs import LEASE, RECIPE, RETRIES, claim, make_recipe
 from tests.support.settings import SECRET_KEY, VAULT
 
@@ -73,6 +74,9 @@ RIGHT: dict[str, dict[str, Any]] = {
     "POST /plans": {"body": RECIPE},
     "POST /sweeps": {"body": {"recipe": RECIPE, "grid": {"seed": [1, 2]}}},
     "POST /jobs/{job_id}/exports": {"body": {"source": "checkpoint-1.tar"}},
+    "POST /jobs/{job_id}/ratings": {"body": RATING},
+    "POST /jobs/{job_id}/evaluations": {"body": {"dataset": "rows.jsonl"}},
+    "POST /jobs/{job_id}/pushes": {"body": {"repo": "org/name", "secret": "tracker"}},
     "POST /datasets": {"body": FILE, "media_type": FORM},
     "GET /datasets/{dataset_id}/report": {"query": {"model": "tiny"}},
     "GET /datasets/{dataset_id}/preview": {"query": {"model": "tiny"}},
@@ -83,11 +87,16 @@ RIGHT: dict[str, dict[str, Any]] = {
     "POST /session": {"body": {"key": ADMIN_KEY}},
     "PUT /quotas/{owner}": {"body": {"running_jobs": 1}},
     "POST /v1/files": {"body": {**FILE, "purpose": "fine-tune"}, "media_type": FORM},
+    "POST /v1/chat/completions": {"body": {"model": "tiny", "messages": [{"role": "user", "content": "Hi?"}]}},
+    "POST /v1/completions": {"body": {"model": "tiny", "prompt": "Hi"}},
     "POST /v1/fine_tuning/jobs": {"body": {"model": "tiny", "training_file": "rows.jsonl"}},
 }
 """What a request has besides its path, where it has."""
+PUSH = RIGHT["POST /jobs/{job_id}/pushes"]["body"]
 JOBS = {"cancel": "running", "pause": "running", "resume": "paused", "retry": "failed"}
 """The job for the last part of a path; else the one that has succeeded."""
+
+STAYS_ALIVE = timedelta(minutes=10)
 
 few = examples(
     max_examples=2,
@@ -134,20 +143,42 @@ def schema(services: Services) -> Iterator[BaseSchema]:
 
 @pytest.fixture(scope="module")
 def kept() -> dict[str, str]:
-    """The things of the test before, as long as nothing was changed."""
+    """The things of the test before, unless it may have ended one."""
     return {}
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[FakeInferenceServer]:
+    with inference_server() as server:
+        yield server
+
+
 @pytest.fixture
-def things(
-    schema: BaseSchema, services: Services, home: Path, engine: sa.Engine, kept: dict[str, str], method: str
+def things(  # parameters: fixtures
+    schema: BaseSchema,
+    services: Services,
+    home: Path,
+    engine: sa.Engine,
+    kept: dict[str, str],
+    server: FakeInferenceServer,
+    request: pytest.FixtureRequest,
+    method: str,
+    path: str,
 ) -> dict[str, str]:
     # Each route counts wrong keys by itself.
     services.rates.forget()
-    if method != "GET" or not kept:
+    if not kept:
         empty_database(engine)
         kept |= one_of_everything(schema, home, make_sessions(engine))
-    return kept
+        with make_sessions(engine).begin() as session:
+            server.add(session, "worker")
+            session.flush()
+            session.execute(sa.update(InferenceServer).values(seen_at=sa.func.now() + STAYS_ALIVE))
+    things = dict(kept)
+    drawn = request.node.get_closest_marker("exhaustive") is not None
+    if method != "GET" and (drawn or not only_adds(method, path)):
+        kept.clear()
+    return things
 
 
 def one_of_everything(schema: BaseSchema, home: Path, sessions: Sessions) -> dict[str, str]:
@@ -168,7 +199,7 @@ def one_of_everything(schema: BaseSchema, home: Path, sessions: Sessions) -> dic
         finish(session, failed, 1, AttemptEnd(JobStatus.FAILED, failure), RETRIES)
         jobs.create(session, make_recipe(), "admin")
         secrets.put(session, VAULT, "admin", "tracker", "a-token")
-        session.execute(sa.update(Worker).values(seen_at=sa.func.now() + timedelta(minutes=10)))  # It stays alive.
+        session.execute(sa.update(Worker).values(seen_at=sa.func.now() + STAYS_ALIVE))
     publish(sessions, home)
     dataset_id = post("/datasets", body=FILE, media_type=FORM)["id"]
     webhook_id = post("/webhooks", body={"url": "http://127.0.0.1.nowhere.invalid/"})["id"]
@@ -185,6 +216,11 @@ def one_of_everything(schema: BaseSchema, home: Path, sessions: Sessions) -> dic
         "sweep_id": sweep_id,
         "file_id": dataset_id,
         "export_id": post("/jobs/{job_id}/exports", path_parameters={"job_id": succeeded}, body={})["id"],
+        "rating_id": post("/jobs/{job_id}/ratings", path_parameters={"job_id": succeeded}, body=RATING)["id"],
+        "evaluation_id": post(
+            "/jobs/{job_id}/evaluations", path_parameters={"job_id": succeeded}, body={"dataset": "rows.jsonl"}
+        )["id"],
+        "push_id": post("/jobs/{job_id}/pushes", path_parameters={"job_id": succeeded}, body=PUSH)["id"],
         "webhook_id": webhook_id,
         "delivery_id": post("/webhooks/{webhook_id}/test", path_parameters={"webhook_id": webhook_id})["id"],
         "key_id": post("/keys", body={"owner": "bob"})["id"],
@@ -246,12 +282,15 @@ def begun(sessions: Sessions, home: Path) -> str:
     return job.id
 
 
+def only_adds(method: str, path: str) -> bool:
+    """Whether a route ends nothing that is there: it changes nothing, or it has a body."""
+    return method == "GET" or f"{method} {path}" in RIGHT
+
+
 def marked(route: tuple[str, str]) -> Any:
     """The exhaustive ones: routes that change something and have no body. They want one of everything each, and have
     little that may be wrong."""
-    method, path = route
-    few = method == "GET" or f"{method} {path}" in RIGHT
-    return pytest.param(method, path, marks=() if few else pytest.mark.exhaustive)
+    return pytest.param(*route, marks=() if only_adds(*route) else pytest.mark.exhaustive)
 
 
 def test_schema_patterns_mean_the_same_in_json_schema() -> None:

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from contract.machine import Disk, ExternalProcess
 from contract.recipe import Recipe
 from store.jobs import jobs
-from store.scheduling import workers
+from store.scheduling import inference, workers
 from store.session import Sessions
 from tests.support.jobs import begin, register
 from tests.support.machines import GPUS
@@ -96,3 +96,13 @@ def test_draining_or_silent_worker_is_shown_so(client: TestClient, sessions: Ses
         ("b", "draining"),
         ("c", "lost"),
     ]
+
+
+def test_device_of_an_inference_server_names_its_model(client: TestClient, sessions: Sessions) -> None:
+    with sessions.begin() as session:
+        register(session)
+        inference.want(session, "/data/models/tiny")
+        inference.place(session)
+    (worker,) = listed(client)
+    (device,) = worker["devices"]
+    assert (device["status"], device["jobs"], device["reason"]) == ("leased", [], "It answers with tiny.")

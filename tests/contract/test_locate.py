@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contract.failure import FailureCode, InputError
-from contract.locate import PRIVATE, Folders, locate_dataset, locate_model, refusal_reason
+from contract.locate import PRIVATE, Folders, locate_dataset, locate_model, public_name, refusal_reason
 
 DIGEST = "ab" * 32
 
@@ -378,3 +378,18 @@ def test_whatever_the_links_only_open_files_are_found(targets: list[str], paths:
                 except InputError:
                     found = None
                 assert found is None or found in open_files, way
+
+
+@pytest.mark.parametrize(
+    ("model", "folder", "name"),
+    [
+        ("org/name", None, "org/name"),
+        ("org/name", "/models/org/name", "org/name"),
+        ("tiny", "/models/tiny", "tiny"),
+        ("/data/models/tiny", "/data/models/tiny", "tiny"),
+        ("mine", "/hub/models--org--a--b/snapshots/0123", "org/a--b"),
+        ("mine", "/hub/models--gpt2/snapshots/0123", "gpt2"),
+    ],
+)
+def test_public_name_is_a_hub_id_or_a_folders_name(model: str, folder: str | None, name: str) -> None:
+    assert public_name(model, None if folder is None else Path(folder)) == name

@@ -26,6 +26,7 @@ def main() -> None:
     parts = sys.argv[1:] or ["drive", "upgrade"]
     table = Table()
     WORK.mkdir(parents=True, exist_ok=True)
+    roots.install_tools()
     before = traces()
     try:
         table.run("make two Debian roots", make_roots)
@@ -83,7 +84,6 @@ def move(stack: Stack, data: Path, table: Table) -> None:
 
 
 def make_roots() -> str:
-    roots.install_tools()
     with ThreadPoolExecutor() as pool:
         both = [
             pool.submit(roots.make_engine, WORK / "engine", WORK / "engine.log"),

@@ -11,8 +11,9 @@ CERTIFICATES = Path("etc/ssl/certs/ca-certificates.crt")
 
 
 def install_tools() -> None:
-    """debootstrap makes the roots; slirp4netns gives the engine's machine a network without a rule in iptables."""
-    missing = [name for name in ("debootstrap", "slirp4netns") if shutil.which(name) is None]
+    """debootstrap makes the roots; slirp4netns gives the engine's machine a network without a rule of this machine's
+    firewall, which iptables lists."""
+    missing = [name for name in ("debootstrap", "slirp4netns", "iptables") if shutil.which(name) is None]
     if missing:
         _run("apt-get", "install", "--yes", "--quiet", *missing)
 

@@ -89,7 +89,7 @@ def test_every_file_of_an_image_is_checked_by_hash(lock: Path) -> None:
 @pytest.mark.parametrize(
     ("dockerfile", "absent"),
     # Each image has the whole source, and loads only a part of it.
-    [(DOCKERFILES[0], {"trainer", "worker"}), (DOCKERFILES[1], {"api"})],
+    [(DOCKERFILES[0], {"inference", "trainer", "worker"}), (DOCKERFILES[1], {"api"})],
     ids=["api", "worker"],
 )
 def test_image_has_what_its_code_imports(dockerfile: Path, absent: set[str]) -> None:

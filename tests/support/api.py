@@ -12,12 +12,21 @@ from pydantic import SecretStr
 from api.app import create_app
 from api.background.live import Pace
 from api.background.webhook_sender import SenderPace
+from api.pushes.pusher import PusherPace
 from api.settings import ApiSettings
 from api.tracking.follower import FollowerPace
 from tests.support.files import ROW
 from tests.support.jobs import RECIPE
 from tests.support.settings import SECRET_KEY
 from tests.support.waiting import until
+
+RATING: dict[str, Any] = {
+    "messages": [{"role": "user", "content": "Hi?"}],
+    "answer": {"role": "assistant", "content": "Yes."},
+    "model": "tiny",
+    "label": True,
+}
+"""What a user may post of an answer."""
 
 
 class Response(Protocol):
@@ -42,8 +51,9 @@ def serve(
     pace: Pace = Pace(),  # noqa: B008
     sender: SenderPace = SenderPace(),  # noqa: B008
     following: FollowerPace = FollowerPace(),  # noqa: B008
+    pushing: PusherPace = PusherPace(),  # noqa: B008
 ) -> TestClient:
-    app = create_app(settings, pace, sender, following)
+    app = create_app(settings, pace, sender, following, pushing)
     return TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
 
 

@@ -34,6 +34,13 @@ def publish_rows(sessions: Sessions) -> None:
             kept_adapters.delete_older(session, artifact.job_id)
 
 
+def write_adapter_config(home: Path, job_id: str, folder: str) -> None:
+    """Of an adapter that the first attempt has saved there."""
+    adapter = home / "runs" / artifacts.run_path(job_id, 1) / folder
+    adapter.mkdir(parents=True)
+    (adapter / "adapter_config.json").write_text("{}")
+
+
 def _waiting(sessions: Sessions) -> list[Artifact]:
     with sessions.begin() as session:
         return list(session.scalars(sa.select(Artifact).where(Artifact.published_at.is_(None))))

@@ -1,17 +1,14 @@
 """The tests' database."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
 
 from store.models import Base
-
-ROOT = Path(__file__).parents[2]
 
 
 def relax_durability(url: str) -> None:
@@ -57,8 +54,10 @@ def new_database(engine: sa.Engine, name: str) -> Iterator[sa.Engine]:
             connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
-def migrate(engine: sa.Engine, *revision: str) -> None:
-    """To `revision` by Alembic's own command; without one, as the service does."""
-    arguments = ["alembic", "upgrade", *revision] if revision else ["migrations"]
-    environment = {**os.environ, "FINETUNED_DATABASE_URL": engine.url.render_as_string(hide_password=False)}
-    subprocess.run([sys.executable, "-m", *arguments], env=environment, cwd=ROOT, check=True)
+def migrate(engine: sa.Engine, revision: str = "head") -> None:
+    """In this process; the fixture `database_url` runs the service's own command."""
+    config = Config()
+    config.set_main_option("script_location", "migrations:")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FINETUNED_DATABASE_URL", engine.url.render_as_string(hide_password=False))
+        command.upgrade(config, revision)

@@ -38,6 +38,19 @@ _TABLES = {
     "exports": f"""
         INSERT INTO exports (id, job_id, format, source, status, attempt, created_at, finished_at)
         SELECT 'exp_' || {ID}, 'job_' || {ID}, 'merged', 'adapter.tar', 'succeeded', 1, now(), now()""",
+    "evaluations": f"""
+        INSERT INTO evaluations (id, job_id, source, dataset, sha256, settings, examples, done, status, scores, attempt,
+                                 created_at, finished_at)
+        SELECT 'eval_' || {ID}, 'job_' || {ID}, 'adapter.tar', :dataset, repeat('0', 64), :settings, 3, 3, 'succeeded',
+               :scores, 1, now() - n * interval '1 s', now()""",
+    "evaluated_rows": f"""
+        INSERT INTO evaluated_rows (evaluation_id, number, data) SELECT 'eval_' || {ID}, seq, :row""",
+    "pushes": f"""
+        INSERT INTO pushes (id, job_id, artifact, repo, private, owner, secret, status, claims, failures, url,
+                            commit_url, due_at, created_at, finished_at)
+        SELECT 'push_' || {ID}, 'job_' || lpad('1', 24, '0'), 'adapter.tar', 'org/name', true, 'default', 'hub',
+               'succeeded', 1, 0, 'https://hub/org/name', 'https://hub/org/name/1', null, now() - n * interval '1 s',
+               now()""",
     "keys": f"""
         INSERT INTO keys (id, owner, admin, digest, hint, created_at)
         SELECT 'key_' || {ID}, 'owner-' || n, false, 'digest-' || n, 'hint', now() - n * interval '1 s'""",
@@ -59,17 +72,33 @@ _TABLES = {
 _WORKER = """
     INSERT INTO workers (name, instance_id, address, machine, draining, seen_at)
     VALUES ('worker', '1', 'localhost', '{"gpus": [], "cores": 1, "cpu_bf16": false}', false, now())"""
-_TWICE = {"events", "metrics"}
+_SCORES = {"loss": 1, "perplexity": 2.7, "exact_match": 0, "token_f1": 0.5, "rouge_l": 0.5}
+_ANSWER = {"answer": "I.", "finish": "stop", "loss": 1, "exact_match": 0, "token_f1": 0.5, "rouge_l": 0.5}
+_EVALUATED = {
+    "dataset": {
+        "path": "rows.jsonl",
+        "filename": None,
+        "format": "auto",
+        "columns": None,
+        "chat_template": None,
+        "sha256": "0" * 64,
+    },
+    "settings": {"limit": 200, "max_length": 2048, "max_new_tokens": 256, "temperature": 0, "seed": 0},
+    "scores": {"examples": 3, "supervised_tokens": 9, "base": _SCORES, "adapter": _SCORES},
+    "row": {"number": 1, "prompt": "?", "reference": "!", "supervised_tokens": 3, "base": _ANSWER, "adapter": _ANSWER},
+}
+_TWICE = {"events", "evaluated_rows", "metrics"}
 
 _IDS = {
     "job_id": "job_" + "1".rjust(24, "0"),
+    "evaluation_id": "eval_" + "1".rjust(24, "0"),
     "webhook_id": "wh_" + "1".rjust(24, "0"),
     "sweep_id": "sweep_" + "1".rjust(24, "0"),
     "owner": "owner-1",
     "worker": "worker",
 }
 """Of things that are there, by the parameter of a path."""
-_NAME_ONE = {"path", "name", "export_id", "dataset_id", "file_id", "model"}
+_NAME_ONE = {"path", "name", "export_id", "push_id", "dataset_id", "file_id", "model"}
 """Parameters that name one thing: their routes are no lists."""
 
 
@@ -77,6 +106,7 @@ def fill(engine: sa.Engine, jobs: int) -> None:
     """So many of everything."""
     recipe = Recipe.model_validate({"model": "org/base", "dataset": "rows.jsonl"}).model_dump(mode="json")
     values: dict[str, Any] = {"count": jobs, "recipe": json.dumps(recipe)}
+    values |= {name: json.dumps(value) for name, value in _EVALUATED.items()}
     with engine.begin() as connection:
         for table, insert in _TABLES.items():
             rows = f"{insert} FROM generate_series(1, :count) AS n"

@@ -18,7 +18,7 @@ from api.settings import ApiSettings
 from contract.events import CheckpointEvent
 from store import artifacts
 from store.session import Sessions
-from tests.support.api import ADMIN_KEY, Response, bearer, description, make_key, routes
+from tests.support.api import ADMIN_KEY, RATING, Response, bearer, description, make_key, routes
 from tests.support.artifacts import publish, results
 from tests.support.files import ROW, write_tokenizer
 from tests.support.jobs import RECIPE, begin, register
@@ -27,6 +27,13 @@ OF_ONESELF = {("PUT", "/secrets/{secret_name}")}
 """Names are each owner's own: this one makes one."""
 OF_ADMINS = {"/keys", "/keys/{key_id}", "/quotas", "/quotas/{owner}", "/audit"}
 OF_EVERYBODY = {"/workers/{worker}/memory"}
+
+PUSH = {"repo": "org/name", "secret": "tracker"}
+BODIES: dict[str, dict[str, str]] = {
+    "/jobs/{job_id}/evaluations": {"dataset": "rows.jsonl"},
+    "/jobs/{job_id}/pushes": PUSH,
+}
+"""Of the routes that refuse an empty one."""
 
 Headers = dict[str, str]
 
@@ -92,6 +99,9 @@ def annas(locked: TestClient, anna: Headers, home: Path, sessions: Sessions, eng
         "path": "adapter_config.json",
         "sweep_id": post("/sweeps", 201, json={"recipe": RECIPE, "grid": {"seed": [1, 2]}})["id"],
         "export_id": post(f"/jobs/{job_id}/exports", 202, json={})["id"],
+        "rating_id": post(f"/jobs/{job_id}/ratings", 201, json=RATING)["id"],
+        "evaluation_id": post(f"/jobs/{job_id}/evaluations", 202, json={"dataset": dataset_id})["id"],
+        "push_id": post(f"/jobs/{job_id}/pushes", 202, json=PUSH)["id"],
         "webhook_id": webhook_id,
         "delivery_id": post(f"/webhooks/{webhook_id}/test", 202)["id"],
         "model": locked.get(f"/v1/fine_tuning/jobs/{job_id}", headers=anna).json()["fine_tuned_model"],
@@ -108,7 +118,7 @@ def made_up(text: str) -> str:
 
 def ask(client: TestClient, method: str, path: str, headers: Headers, things: Mapping[str, str]) -> Response:
     """Raises KeyError for a route whose path names something that is not among the things."""
-    body: dict[str, str] | None = {} if method in ("POST", "PATCH", "PUT") else None
+    body = BODIES.get(path, {}) if method in ("POST", "PATCH", "PUT") else None
     # Of the routes that want them.
     headers = {**headers, "accept": "application/json"}
     return client.request(method, path.format_map(things), json=body, params={"model": "tiny"}, headers=headers)
@@ -157,14 +167,19 @@ def test_lists_show_nothing_of_other_owners(locked: TestClient, bob: Headers, an
         "/webhooks": annas["webhook_id"],
         "/webhooks/{webhook_id}/deliveries": annas["delivery_id"],
         "/jobs/{job_id}/exports": annas["export_id"],
+        "/jobs/{job_id}/ratings": annas["rating_id"],
+        "/jobs/{job_id}/evaluations": annas["evaluation_id"],
+        "/evaluations": annas["evaluation_id"],
+        "/jobs/{job_id}/pushes": annas["push_id"],
         "/v1/files": annas["file_id"],
         "/v1/models": annas["model"],
         "/v1/fine_tuning/jobs": annas["job_id"],
         "/v1/fine_tuning/jobs/{job_id}/events": f"ftevent-{annas['job_id'].removeprefix('job_')}-1-0-e",
         "/v1/fine_tuning/jobs/{job_id}/checkpoints": f"ftckpt_{annas['job_id'].removeprefix('job_')}_5",
     }
-    # Of a job's own events, by number.
+    # Of a job's own events, and of the rows of its evaluation, by number.
     assert cursors() == {*after, "/jobs/{job_id}/events"} | {
+        "/jobs/{job_id}/evaluations/{evaluation_id}/rows",
         "/keys",
         "/quotas",
         "/audit",

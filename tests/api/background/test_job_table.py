@@ -43,8 +43,11 @@ def test_table_follows_a_job_from_its_creation_to_its_deletion(sessions: Session
             await ours.until(lambda jobs: jobs[job_id]["status"] == "running" and jobs[job_id]["devices"])
             assert (ours.jobs[job_id]["queue"], ours.jobs[job_id]["devices"]) == (None, ["worker:0"])
             record_events(sessions, job_id, *(metric(step, step, loss=1 / step) for step in range(1, 101)))
-            record_events(sessions, job_id, EvaluationEvent(time=1, step=100, eval_loss=0.5, supervised_tokens=1))
+            rewards = {"reward_accuracy": 0.75, "reward_margin": 0.25}
+            evaluation = EvaluationEvent(time=1, step=100, eval_loss=0.5, supervised_tokens=1)
+            record_events(sessions, job_id, evaluation.model_copy(update=rewards))
             await ours.until(lambda jobs: jobs[job_id]["eval_loss"] == 0.5)
+            assert rewards.items() <= ours.jobs[job_id].items()
             assert (ours.jobs[job_id]["step"], ours.jobs[job_id]["loss"]) == (100, 0.01)
             losses = ours.jobs[job_id]["losses"]
             assert (len(losses), losses[-1], losses) == (24, 0.01, sorted(losses, reverse=True))

@@ -45,6 +45,35 @@ def test_rows_are_shown_as_the_model_sees_them(client: TestClient, home: Path) -
     assert plain["data"][0]["texts"][0]["text"] == "hihello<|im_end|>"
 
 
+PAIR = b'{"prompt": "hi", "chosen": "hello", "rejected": "go away"}\n'
+RATED = b'{"prompt": "hi", "completion": "hello", "label": 1}\n{"prompt": "hi", "completion": "no", "label": 0}\n'
+
+
+def test_pairs_are_measured_and_shown(client: TestClient, home: Path) -> None:
+    write_tokenizer(home / "models" / "tiny")
+    dataset = upload(client, PAIR * 2)
+    assert dataset["report"]["learned"] == "pairs"
+    pairs = client.get(f"/datasets/{dataset['id']}/report?model=tiny").json()["pairs"]
+    assert (pairs["chosen"]["mean"], pairs["rejected"]["mean"]) == (6, 8)
+    found = client.get(f"/datasets/{dataset['id']}/preview?model=tiny&limit=1").json()["data"]
+    assert [text["answer"] for text in found[0]["texts"]] == ["chosen", "rejected"]
+
+
+def test_rows_are_read_for_the_given_method(client: TestClient, home: Path) -> None:
+    write_tokenizer(home / "models" / "tiny")
+    rated = upload(client, RATED)
+    place = f"/datasets/{rated['id']}"
+    assert rated["report"]["learned"] == "answers"
+    shown = client.get(f"{place}/preview?model=tiny&method=kto").json()["data"]
+    assert [each["desirable"] for each in shown] == [True, False]
+    shown = client.get(f"{place}/preview?model=tiny").json()["data"]
+    assert [each["desirable"] for each in shown] == [None, None]
+    error = error_of(client.get(f"{place}/preview?model=tiny&method=dpo"), 422, "dataset_invalid")
+    assert "has no pairs of answers" in error["message"]
+    for method, ratings in (("kto", {"desirable": 1, "undesirable": 1}), ("sft", None)):
+        assert client.get(f"{place}/report?model=tiny&method={method}").json()["ratings"] == ratings
+
+
 def test_model_that_cannot_show_them_is_named(client: TestClient, home: Path) -> None:
     dataset = upload(client)
     (home / "models" / "tiny" / "tokenizer.json").unlink()

@@ -56,6 +56,44 @@ def test_recipe_may_override_the_format_of_a_dataset(client: TestClient) -> None
     error_of(answer, 422, "dataset_changed")
 
 
+PAIR = b'{"prompt": "hi", "chosen": "hello", "rejected": "go away"}\n'
+RATED = b'{"prompt": "hi", "completion": "hello", "label": 1}\n{"prompt": "hi", "completion": "no", "label": 0}\n'
+
+
+@pytest.mark.parametrize("route", ["/jobs", "/plans"])
+@pytest.mark.parametrize("uploaded", [True, False])
+def test_rows_must_have_what_the_method_learns(client: TestClient, home: Path, route: str, uploaded: bool) -> None:
+    files = {"sft": ROWS_FILE, "dpo": PAIR, "kto": RATED}
+    names = {}
+    for method, content in files.items():
+        (home / "datasets" / f"{method}.jsonl").write_bytes(content)
+        names[method] = upload(client, content)["id"] if uploaded else f"{method}.jsonl"
+    for method in files:
+        for other, name in names.items():
+            answer = client.post(route, json={"model": "tiny", "dataset": name, "method": method})
+            if method == other or (method, other) == ("sft", "kto"):
+                answer.raise_for_status()
+            else:
+                error = error_of(answer, 422, "dataset_invalid")
+                assert error["message"].startswith(("the file is read as ", "row 1: "))
+    recipe = {"model": "tiny", "dataset": names["dpo"], "method": "dpo", "evaluation": {"dataset": names["sft"]}}
+    error = error_of(client.post(route, json=recipe), 422, "dataset_invalid")
+    assert error["param"] == "evaluation.dataset"
+    assert "has no pair" in error["message"]
+
+
+def test_check_of_another_kind_does_not_decide(client: TestClient) -> None:
+    rated = b'{"prompt": "hi", "completion": "hello", "label": true}\n{"prompt": "hi", "completion": "no"}\n'
+    dataset = upload(client, rated)
+    assert (dataset["status"], dataset["report"]["learned"]) == ("error", "ratings")
+    client.post("/jobs", json={"model": "tiny", "dataset": dataset["id"]}).raise_for_status()
+    answer = client.post("/jobs", json={"model": "tiny", "dataset": dataset["id"], "method": "kto"})
+    assert "has no rating" in error_of(answer, 422, "dataset_invalid")["message"]
+    good = upload(client, rated.partition(b"\n")[0])
+    answer = client.post("/jobs", json={"model": "tiny", "dataset": good["id"], "method": "kto"})
+    assert "add some that are rated as bad" in error_of(answer, 422, "dataset_invalid")["message"]
+
+
 def test_held_out_rows_may_be_a_dataset(client: TestClient, sessions: Sessions) -> None:
     training, held_out = upload(client, ROWS_FILE * 2), upload(client, ROWS_FILE * 3)
     recipe = {"model": "tiny", "dataset": training["id"], "evaluation": {"dataset": held_out["id"]}}

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from dataset.dataset_reader import file_sha256
-from store.session import Sessions
 from tests.dataset.example_files import write_parquet
+from tests.support.database import empty_database
 from tests.support.files import ROW, add_model_and_dataset
 from tests.support.service import Service, running
 
@@ -18,10 +19,14 @@ ARRAY = json.dumps([ROW] * 100_000).encode()
 """8 MB, which are 70 and more as Python has them."""
 
 
-@pytest.fixture
-def live(tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions) -> Iterator[Service]:
-    add_model_and_dataset(tmp_path)
-    with running(tmp_path, database_url, broker_url, workers=()) as live:
+@pytest.fixture(scope="module")
+def live(
+    tmp_path_factory: pytest.TempPathFactory, engine: sa.Engine, database_url: str, broker_url: str
+) -> Iterator[Service]:
+    empty_database(engine)
+    home = tmp_path_factory.mktemp("home")
+    add_model_and_dataset(home)
+    with running(home, database_url, broker_url, workers=()) as live:
         live.submit()  # what a first job loads is loaded
         yield live
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,13 +19,13 @@ from api.background.open_requests import OpenRequests
 from api.settings import ApiSettings
 from contract.events import CheckpointEvent
 from store import artifacts, sweeps, webhooks
-from store.access import idempotent_requests
+from store.access import idempotent_requests, secrets
 from store.access.idempotent_requests import IdempotentRequest, New, Replay
 from store.errors import RequestOvertaken, RequestReused
 from store.jobs import jobs
 from store.session import Sessions
-from tests.support.api import description, submit
-from tests.support.artifacts import publish_rows
+from tests.support.api import RATING, description, submit
+from tests.support.artifacts import publish_rows, write_adapter_config
 from tests.support.files import ROW
 from tests.support.jobs import RECIPE, make_recipe
 from tests.support.settings import VAULT
@@ -102,8 +103,9 @@ def test_concurrent_requests_of_one_key_create_one_job(client: TestClient) -> No
     assert count(client) == 1
 
 
-# A sign-in cannot be answered again: its token is stored nowhere.
-POSTS = sorted({path for path, methods in description()["paths"].items() if "post" in methods} - {"/session"})
+# A sign-in cannot be answered again: its token is stored nowhere. An answer of a model makes nothing.
+NOT_REPEATED = {"/session", "/v1/chat/completions", "/v1/completions"}
+POSTS = sorted({path for path, methods in description()["paths"].items() if "post" in methods} - NOT_REPEATED)
 
 
 def form(rows: int) -> dict[str, Any]:
@@ -126,6 +128,15 @@ TWO_BODIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"json": {"format": "merged"}},
         {"json": {"format": "merged", "source": "checkpoint-1.tar"}},
     ),
+    "/jobs/{job_id}/ratings": ({"json": RATING}, {"json": {**RATING, "label": False}}),
+    "/jobs/{job_id}/evaluations": (
+        {"json": {"dataset": "rows.jsonl"}},
+        {"json": {"dataset": "rows.jsonl", "limit": 7}},
+    ),
+    "/jobs/{job_id}/pushes": (
+        {"json": {"repo": "org/name", "secret": "hub"}},
+        {"json": {"repo": "org/other", "secret": "hub"}},
+    ),
     "/jobs/{job_id}/cancel": ({}, {"params": {"force": "true"}}),
     "/v1/files": (form(1), form(2)),
     "/v1/fine_tuning/jobs": (
@@ -137,7 +148,7 @@ BEFORE = {"resume": "pause", "retry": "cancel"}
 
 
 @pytest.fixture
-def ids(client: TestClient, sessions: Sessions) -> dict[str, str]:
+def ids(client: TestClient, sessions: Sessions, home: Path) -> dict[str, str]:
     """Of what the paths name: a job with an adapter, a webhook without events, a message of it."""
     with sessions.begin() as session:
         job_id = jobs.create(session, make_recipe(), "default").id
@@ -147,8 +158,10 @@ def ids(client: TestClient, sessions: Sessions) -> dict[str, str]:
         sweep_id = sweeps.create(session, "default", None, ["seed"]).id
         webhook, _ = webhooks.create(session, VAULT, "default", "https://example.com/hook", [])
         webhook.enabled = False
+        secrets.put(session, VAULT, "default", "hub", "a-token")
         delivery_id = webhooks.ping(session, webhook).id
     publish_rows(sessions)
+    write_adapter_config(home, job_id, "step-5")
     return {"job_id": job_id, "sweep_id": sweep_id, "webhook_id": webhook.id, "delivery_id": delivery_id}
 
 
@@ -274,6 +287,18 @@ def test_forgotten_requests_are_deleted(renewing: TestClient, engine: sa.Engine)
     age(engine, idempotent_requests.KEPT + timedelta(seconds=1))
     post_with(renewing, idempotency_key="new")
     until(lambda: kept() == ["new"])
+
+
+def test_completed_request_is_renewed_no_more(sessions: Sessions, engine: sa.Engine) -> None:
+    with sessions.begin() as session:
+        request = idempotent_requests.begin(session, REQUEST)
+        assert isinstance(request, New)
+        idempotent_requests.complete(session, request.id, "job_1")
+    age(engine, idempotent_requests.KEPT + timedelta(seconds=1))
+    with sessions.begin() as session:
+        idempotent_requests.renew(session, request.id)  # by a thread that had listed it before
+        idempotent_requests.forget(session)
+        assert session.scalar(sa.text("SELECT count(*) FROM requests")) == 0
 
 
 def test_dead_request_cannot_complete_after_another_has_its_key(sessions: Sessions, engine: sa.Engine) -> None:

@@ -123,14 +123,25 @@ def test_ready_means_database_broker_and_worker(with_worker: TestClient) -> None
 def test_missing_part_is_named(
     settings: ApiSettings, sessions: Sessions, change: dict[str, SecretStr], missing: str
 ) -> None:
-    if "broker_url" in change:
-        with sessions.begin() as session:
-            register(session)
     with serve(settings.model_copy(update=change)) as client:
+        if "broker_url" in change:
+            with sessions.begin() as session:
+                register(session)
         answer = client.get("/health/ready")
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
         assert answer.json()["error"]["message"] == missing
         assert client.get("/health/live").json() == {"status": "ok"}
+
+
+def test_worker_before_the_api_is_not_ready(settings: ApiSettings, sessions: Sessions) -> None:
+    """It may have ended together with an earlier API; a living one sends a heartbeat every second."""
+    with sessions.begin() as session:
+        register(session)
+    with serve(settings) as client:
+        assert client.get("/health/ready").status_code == 503
+        with sessions.begin() as session:
+            workers.heartbeat(session, "worker", "first", {}, draining=False)
+        assert client.get("/health/ready").status_code == 200
 
 
 def test_draining_worker_is_not_ready(client: TestClient, sessions: Sessions) -> None:

@@ -232,6 +232,54 @@ def test_evaluation_loss_decides_before_the_loss(
     assert get(client, trained["id"])["best"] == first  # it has not ended yet
 
 
+NO_REWARDS = (None, None)
+
+
+def evaluate(sessions: Sessions, job_id: str, eval_loss: float, accuracy: float | None, margin: float | None) -> None:
+    event = EvaluationEvent(
+        time=1, step=1, eval_loss=eval_loss, supervised_tokens=1, reward_accuracy=accuracy, reward_margin=margin
+    )
+    record_events(sessions, job_id, event)
+
+
+@pytest.mark.parametrize(
+    ("rewards", "best"),
+    [
+        (((0.6, 9.0), (0.9, 0.1), (0.8, 5.0)), 1),  # the accuracy decides
+        (((0.9, 0.1), (0.9, 0.3), (0.9, 0.2)), 1),  # among equals the margin
+        (((0.9, -0.1), (0.9, None), (0.9, 0.0)), 1),  # no margin is a margin of 0
+        (((0.9, 0.5), (0.9, 0.5), (0.1, 0.5)), 0),  # among equals the first
+        (((0.1, -2.0), NO_REWARDS, NO_REWARDS), 0),  # before any without rewards
+    ],
+)
+def test_rewards_decide_before_the_evaluation_loss(
+    client: TestClient,
+    trained: dict[str, Any],
+    sessions: Sessions,
+    rewards: tuple[tuple[float | None, float | None], ...],
+    best: int,
+) -> None:
+    runs = [run["id"] for run in trained["jobs"]][:3]
+    for number, (job_id, scores) in enumerate(zip(runs, rewards, strict=True)):
+        evaluate(sessions, job_id, 5.0 - number if number == best else 0.1, *scores)
+    found = get(client, trained["id"])
+    assert found["best"] == runs[best]
+    shown = [(run["reward_accuracy"], run["reward_margin"]) for run in found["jobs"]]
+    assert shown == [*rewards, NO_REWARDS]
+
+
+def test_rewards_are_those_of_the_last_evaluation(
+    client: TestClient, trained: dict[str, Any], sessions: Sessions
+) -> None:
+    first, second, *_ = (run["id"] for run in trained["jobs"])
+    evaluate(sessions, first, 1.0, 0.9, 2.0)
+    evaluate(sessions, first, 1.0, 0.6, 1.0)
+    evaluate(sessions, second, 1.0, 0.7, 1.0)
+    found = get(client, trained["id"])
+    assert (found["jobs"][0]["reward_accuracy"], found["jobs"][0]["reward_margin"]) == (0.6, 1.0)
+    assert found["best"] == second
+
+
 def test_failed_run_is_not_the_best(client: TestClient, trained: dict[str, Any], engine: sa.Engine) -> None:
     _, best, third, _ = (run["id"] for run in trained["jobs"])
     with engine.begin() as connection:

@@ -37,6 +37,8 @@ class Mlflow:
     "hang", which is neither before `release`; "" passes."""
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     """Path and headers."""
+    unread: int = 0
+    """Answers that came after the client had left."""
     seconds: float = 0.5
     """Time in which it answers, unless a fault says otherwise."""
     release: threading.Event = field(default_factory=threading.Event)
@@ -83,7 +85,10 @@ def relaying(backend: Callable[[str, str, dict[str, Any]], Answer]) -> Iterator[
                 return
             self.send_response(answer[0])
             self.end_headers()
-            self.wfile.write(json.dumps(answer[1]).encode())
+            try:
+                self.wfile.write(json.dumps(answer[1]).encode())
+            except BrokenPipeError:
+                mlflow.unread += 1
 
         def log_message(self, format: str, *args: object) -> None:
             pass

@@ -1,15 +1,20 @@
 """Runs of Weights & Biases in offline mode, read back from its files, and OpenAI's integrations."""
 
+import asyncio
+import gc
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import openai
+import psutil
 import pytest
 from fastapi.testclient import TestClient
 
 from api.settings import ApiSettings
+from api.tracking.wandb import run_writer
 from contract.status import JobStatus
 from store.jobs import actions
 from store.session import Sessions
@@ -86,6 +91,27 @@ def test_unreachable_server_is_reported(settings: ApiSettings, sessions: Session
         said = is_in(client, job_id, "retrying")
     assert said["error"].startswith("Weights & Biases: ")
     assert KEY not in said["error"]
+
+
+@pytest.mark.parametrize("cancels", [1, 2])
+def test_cancelled_writer_leaves_nothing_behind(cancels: int, tmp_path: Path) -> None:
+    """As an API that ends cancels it, and once more if that takes too long. What is left open warns when it goes."""
+    mine = psutil.Process()
+    before = mine.children()
+
+    async def cancel_while_it_starts() -> None:
+        sending = asyncio.create_task(run_writer(tmp_path, b"{}", {"PATH": os.environ["PATH"]}))
+        while mine.children() == before:
+            await asyncio.sleep(0.01)
+        for _ in range(cancels):
+            sending.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+
+    asyncio.run(cancel_while_it_starts())
+    gc.collect()
+    assert mine.children() == before
 
 
 def test_key_that_is_not_stored_is_refused(client: TestClient) -> None:
