@@ -218,16 +218,16 @@ def test_job_waits_for_an_unavailable_bucket(
     tmp_path: Path, database_url: str, broker_url: str, sessions: Sessions, bucket: int
 ) -> None:
     add_model_and_dataset(tmp_path)
-    with running(tmp_path, database_url, broker_url, **settings(bucket)) as live:
-        with s3.running_s3(bucket):
+    socket = tmp_path / "s3.sock"
+    with s3.unreachable_s3(socket), running(tmp_path, database_url, broker_url, **settings(bucket)) as live:
+        with s3.reachable_s3(socket, bucket):
             dataset = upload(live)
         shutil.rmtree(tmp_path / "cache")
         job = live.submit(dataset=dataset["id"])
         until(lambda: live.job(job["id"])["attempt"] == 2)
         reported = live.job(job["id"])
         assert (reported["retries"], reported["failure"]) == (0, None)
-        with s3.running_s3(bucket):
-            upload(live)  # the new server has nothing of what the one before had
+        with s3.reachable_s3(socket, bucket):
             assert live.wait(job["id"], seconds=60)["status"] == "succeeded"
         assert {each["code"] for each in live.reported(job["id"], "retry")} == {"storage_unavailable"}
 
