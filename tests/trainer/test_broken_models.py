@@ -55,7 +55,7 @@ def refusal(call: Callable[[], object], folder: Path) -> str:
         ({"model_type": "clip"}, "CLIP"),
         ({"hidden_act": "unheard_of"}, "unheard_of"),
         ({"num_hidden_layers": 3}, "model.layers.2.input_layernorm.weight"),
-        ({"intermediate_size": 32}, "mlp.down_proj.weight is 64 x 96 in its files and 64 x 32 by its config.json"),
+        ({"intermediate_size": 32}, "mlp.down_proj.weight is 64 x 128 in its files and 64 x 32 by its config.json"),
         ({"hidden_size": "x"}, "hidden_size"),
         ({"rope_parameters": {"rope_type": "unheard_of"}}, "unheard_of"),
         ({"quantization_config": {"quant_method": "aqlm", "bits": 4}}, "quantization_config (aqlm)"),

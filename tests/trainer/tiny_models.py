@@ -60,7 +60,7 @@ ROWS = [
 
 SIZES = {
     "hidden_size": 64,
-    "intermediate_size": 96,
+    "intermediate_size": 128,  # whole blocks of 64, which bitsandbytes reads rightly on every CPU
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
@@ -94,6 +94,9 @@ MODELS: dict[str, Callable[..., Any]] = {
     ),
     "llama": lambda **sizes: LlamaForCausalLM(LlamaConfig(**sizes, tie_word_embeddings=True)),
     "llama of 4 layers": lambda **sizes: LlamaForCausalLM(LlamaConfig(**(sizes | {"num_hidden_layers": 4}))),
+    "llama with rows of 96": lambda vocab_size, **sizes: LlamaForCausalLM(
+        LlamaConfig(vocab_size=vocab_size, **(sizes | {"intermediate_size": 96}))
+    ),
     "mistral": lambda **sizes: MistralForCausalLM(MistralConfig(**sizes, sliding_window=None)),
     "phi3": lambda **sizes: Phi3ForCausalLM(Phi3Config(**sizes)),
     "qwen2": lambda **sizes: Qwen2ForCausalLM(Qwen2Config(**sizes)),

@@ -88,7 +88,7 @@ def load_base(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> Any:
         bits = with_stored_bits(recipe, stored).base_bits
         if bits is not None:
             # bitsandbytes takes more than a second to import.
-            from trainer.model.quantize import cast_unquantised, compute_in, keep_trainable, quantization
+            from trainer.model.quantize import cast_unquantised, check_rows, compute_in, keep_trainable, quantization
         if stored is not None:
             compute_in(config, dtype)
         if recipe.method.type != "sft":
@@ -106,6 +106,7 @@ def load_base(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> Any:
     if stored is not None:
         cast_unquantised(base, dtype)
     if bits == 4:
+        check_rows(base)
         keep_trainable(base)
     return base
 

@@ -154,7 +154,7 @@ def test_earlier_adapter_takes_new_dropout_in_fp32(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"r": 8}, "has 4 x 96, .* needs 8 x 96"),
+        ({"r": 8}, "has 4 x 128, .* needs 8 x 128"),
         ({"target_modules": ["q_proj"]}, "needs nothing"),
         ({"use_dora": True}, "has nothing"),
         ({"target_modules": ["w_proj"]}, "w_proj"),
