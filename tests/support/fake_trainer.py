@@ -49,8 +49,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN if "stubborn" in words else _stop)
     if arguments.rank or serves_another_machine():
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        if not stop:
-            signal.sigwait({signal.SIGTERM})
+        wait_for_the_end(run_dir)
         sys.exit(0)
     if "orphan" in words:  # as torchrun's ranks: in a session of its own, deaf to the end of its parent
         child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
@@ -144,6 +143,20 @@ def loss(weight: int) -> float:
 def serves_another_machine() -> bool:
     """Of several machines the first alone tells the run folder; the others' workers log to trainer-RANK.log."""
     return Path(os.readlink("/proc/self/fd/1")).name.startswith("trainer-")
+
+
+def wait_for_the_end(run_dir: RunDir) -> None:
+    """Of this rank, which trains nothing. On a cluster nobody stops it: it leaves with the first one, as torchrun's."""
+    if stop:
+        return
+    if "SLURM_JOB_ID" not in os.environ:
+        signal.sigwait({signal.SIGTERM})
+    while not has_ended(run_dir) and not signal.sigtimedwait({signal.SIGTERM}, 0.2):
+        pass
+
+
+def has_ended(run_dir: RunDir) -> bool:
+    return run_dir.events.exists() and b'"type":"done"' in run_dir.events.read_bytes()
 
 
 def launch(ranks: int) -> NoReturn:

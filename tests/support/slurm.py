@@ -115,10 +115,13 @@ class SlurmCluster:
                 self.start_controller() if name == "slurmctld" else self.start_node(name.removeprefix("slurmd-"))
         if live := self.jobs("PENDING", "RUNNING"):
             self.run("scancel", "--quiet", *live)
-        # A controller that has forgotten a start drains the node of the second one.
+        self.resume_drained()
+        until(self._is_idle, seconds=40)
+
+    def resume_drained(self) -> None:
+        """A controller that has forgotten a start drains the node of the second one."""
         if drained := [node for node, state in self._states().items() if state.startswith("drain")]:
             self.run("scontrol", "update", f"nodename={','.join(drained)}", "state=resume")
-        until(self._is_idle, seconds=40)
 
     def _is_idle(self) -> bool:
         return set(self._states().values()) == {"idle"}
