@@ -84,7 +84,7 @@ def _soak(
     agenda.enter(0, 1, owners.begin)
     agenda.enter(2, 1, chaos.strike)
     wait(lambda: _all_is_done(agenda), chaos_ends + LONGEST_PEACE)
-    wait(lambda: _all_have_ended(engine), time.monotonic() + LONGEST_PEACE)
+    wait(lambda: _all_have_ended(engine, chaos), time.monotonic() + LONGEST_PEACE)
     wait(lambda: not busy_devices(live) and not _processes(live, cluster), time.monotonic() + LONGEST_PEACE)
     chaos.mend()
     orphans = [*_processes(live, cluster), *live.strangers(), *(f"{device}" for device in busy_devices(live))]
@@ -120,7 +120,7 @@ def _settings_of(cluster: SlurmCluster, home: Path) -> dict[str, str]:
 def wait(over: Callable[[], bool], deadline: float) -> None:
     """Until it is over, or has taken too long: the ledger tells of what is left."""
     while not over() and time.monotonic() < deadline:
-        time.sleep(0.05)
+        time.sleep(0.1)
 
 
 def _all_is_done(agenda: sched.scheduler) -> bool:
@@ -128,6 +128,7 @@ def _all_is_done(agenda: sched.scheduler) -> bool:
     return agenda.empty()
 
 
-def _all_have_ended(engine: sa.Engine) -> bool:
+def _all_have_ended(engine: sa.Engine, chaos: Chaos) -> bool:
+    chaos.mend()  # nobody strikes any more, and what was struck last may end only now
     with Session(engine) as session:
         return session.scalar(sa.select(Job.id).where(Job.status.not_in(TERMINAL)).limit(1)) is None

@@ -97,3 +97,31 @@ def test_follower_that_is_killed_leaves_no_job_in_slurm(live: Service, cluster: 
     assert live.wait(job_id, seconds=90)["status"] == "succeeded"
     check_whole(live, job_id)
     check_gone(live, cluster, job_id)
+
+
+def test_node_whose_prolog_fails_is_left_for_another(live: Service, cluster: SlurmCluster) -> None:
+    broken = cluster.fail_prolog("n1")
+    try:
+        job_id = submit(live, "steps=3")
+        job = live.wait(job_id, seconds=90)
+    finally:
+        broken.unlink()
+    assert (job["status"], job["attempt"]) == ("succeeded", 2)
+    (retry,) = live.reported(job_id, "retry")
+    assert retry["code"] == "node_lost"
+    assert "did not begin on n1: its prolog failed" in retry["message"]
+
+
+def test_node_without_the_folder_is_left_for_another(live: Service, cluster: SlurmCluster) -> None:
+    cluster.kill("slurmd-n1")
+    cluster.start_node("n1", ("unshare", "--mount", "sh", "-c", f'mount -t tmpfs none {live.home} && exec "$@"', "sh"))
+    try:
+        job_id = submit(live, "steps=3")
+        job = live.wait(job_id, seconds=90)
+    finally:
+        cluster.kill("slurmd-n1")
+        cluster.start_node("n1")
+    assert (job["status"], job["attempt"]) == ("succeeded", 2)
+    (retry,) = live.reported(job_id, "retry")
+    assert "did not begin on n1: that node cannot write to the run folder" in retry["message"]
+    assert "--exclude=n1" in job["command"]

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +58,7 @@ ReturnToService=2
 SlurmdTimeout=30
 KillWait={grace}
 MessageTimeout=5
+Prolog={folder}/prolog
 {nodes}PartitionName=low Nodes=ALL Default=YES State=UP PriorityTier=1 PreemptMode=CANCEL GraceTime={grace}
 PartitionName=high Nodes=ALL State=UP PriorityTier=10 PreemptMode=OFF
 """
@@ -84,10 +85,17 @@ class SlurmCluster:
         self.start("slurmctld", "slurmctld", "-D")
         until(self._answers, seconds=20)
 
-    def start_node(self, name: str) -> None:
+    def start_node(self, name: str, inside: Sequence[str] = ()) -> None:
+        """`inside` is a command that runs another, such as with other file systems."""
         # Debian's slurmd looks for its other half in a folder of its own build.
         stepd = shutil.which("slurmstepd", path=self.environment["PATH"])
-        self.start(f"slurmd-{name}", "slurmd", "-D", "-N", name, "-d", str(stepd))
+        self.start(f"slurmd-{name}", *inside, "slurmd", "-D", "-N", name, "-d", str(stepd))
+
+    def fail_prolog(self, name: str) -> Path:
+        """Has the prolog of every job fail on a node, for as long as there is the file that this returns."""
+        broken = self.folder / f"broken-{name}"
+        broken.touch()
+        return broken
 
     def kill(self, name: str) -> None:
         self.processes[name].kill()
@@ -128,7 +136,7 @@ class SlurmCluster:
 
     def _states(self) -> dict[str, str]:
         """Of each node."""
-        lines = self.run("sinfo", "--noheader", "--Node", "--format=%n %T").splitlines()
+        lines = self.run("sinfo", "--noheader", "--Node", "--format=%N %T").splitlines()
         return dict(line.split() for line in lines)
 
     def _answers(self) -> bool:
@@ -156,6 +164,9 @@ def _configure(folder: Path) -> None:
     given = {"folder": folder, "port": free_port(), "grace": GRACE, "user": getpass.getuser(), "nodes": nodes}
     (folder / "slurm.conf").write_text(_CONFIGURATION.format(**given))
     (folder / "state").mkdir()
+    prolog = folder / "prolog"
+    prolog.write_text(f"#!/bin/sh\ntest ! -e {folder}/broken-$SLURMD_NODENAME\n")
+    prolog.chmod(0o755)
     key = folder / "munge.key"
     key.write_bytes(os.urandom(1024))
     key.chmod(0o400)
