@@ -24,7 +24,7 @@ NO_SLURM = (
 )
 NODES = ("n1", "n2")
 GRACE = 10
-"""Seconds from a preemption, and from a cancel, to SIGKILL."""
+"""Seconds from a preemption to SIGKILL."""
 _CONFIGURATION = """
 ClusterName=finetuned
 SlurmctldHost=localhost(127.0.0.1)
@@ -56,7 +56,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=CANCEL
 ReturnToService=2
 SlurmdTimeout=30
-KillWait={grace}
+KillWait=30
 MessageTimeout=5
 Prolog={folder}/prolog
 {nodes}PartitionName=low Nodes=ALL Default=YES State=UP PriorityTier=1 PreemptMode=CANCEL GraceTime={grace}

@@ -216,9 +216,15 @@ class SlurmTrainer:
         its id."""
         found = [job for job in slurm.list_jobs(self._order.worker) if job.comment == self._order.comment]
         self._id = _read(self._file(CLAIM)) or self._id or (found[0].id if found else "")
-        if not found and self._id and (details := slurm.details(self._id)):
+        if not found and self._id and (details := self._details()):
             return [slurm.as_job(details)]
         return found
+
+    def _details(self) -> dict[str, str]:
+        """Empty where Slurm has forgotten the job, and where it has given its id to another one since: a controller
+        that was killed counts from the last one that it had written down."""
+        details = slurm.details(self._id)
+        return details if details.get("Comment") == self._order.comment else {}
 
     def _submit(self) -> None:
         try:
@@ -270,7 +276,7 @@ class SlurmTrainer:
 
     def _end(self) -> None:
         left = self._left()
-        details = slurm.details(self._id)
+        details = self._details()
         if may_run(details, left) and not self._waited_for_nodes():
             return
         if (node := not_begun_on(details, left)) is not None:

@@ -78,7 +78,8 @@ def ending(details: Mapping[str, str], left: Left, *, stop_requested: bool) -> E
 
 def not_begun_on(details: Mapping[str, str], left: Left) -> str | None:
     """The node on which the script has not begun, for a fault of that node: its prolog failed, it cannot see the run
-    folder, or it still has an earlier job of that id, which the controller has forgotten. None where it has begun, or was not to."""
+    folder, or it still has an earlier job of that id, which a killed controller has forgotten. None where it has begun,
+    or was not to."""
     node = details.get("BatchHost", "(null)")
     if left.claimed_at is not None or left.told_to_stop or node in ("", "(null)"):
         return None
