@@ -56,7 +56,7 @@ class ClusterChaos(Chaos):
     """Strikes Slurm too. What an operator of the cluster would mend, it mends: a node that is drained, a part that is
     down, a job that was cancelled in Slurm by mistake."""
 
-    seconds_between_strikes = (1.0, 4.0)
+    seconds_between_strikes = (2.0, 6.0)
 
     def __init__(  # parameters: those of Chaos, with the cluster
         self,
