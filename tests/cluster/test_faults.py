@@ -13,7 +13,7 @@ from runtime.processes import is_alive, parent_of
 from tests.cluster.runs import LONG, check_gone, check_whole, slurm_id, submit
 from tests.support.processes import read_proc
 from tests.support.service import Service
-from tests.support.slurm import GRACE, SlurmCluster
+from tests.support.slurm import LONGEST_STOP, SlurmCluster
 from tests.support.waiting import until
 from worker.launchers.slurm import EXIT
 
@@ -116,14 +116,14 @@ def test_killed_api_is_missed_by_no_job(live: Service, cluster: SlurmCluster) ->
     check_gone(live, cluster, job_id)
 
 
-@pytest.mark.parametrize(("seconds", "went_on"), [(GRACE / 4, True), (GRACE * 4, False)])
+@pytest.mark.parametrize(("seconds", "went_on"), [(2, True), (2 * LONGEST_STOP, False)])
 def test_job_preempted_while_it_saves_goes_on(
     live: Service, cluster: SlurmCluster, seconds: float, went_on: bool
 ) -> None:
     job_id = submit(live, f"{LONG} slow={seconds} once")
     until(live.run_dir(job_id).state(5).exists, seconds=60)
     other = cluster.fill("high")
-    until(lambda: live.job(job_id)["attempt"] == 2, seconds=60)
+    until(lambda: live.job(job_id)["attempt"] == 2, seconds=2 * LONGEST_STOP)
     cluster.run("scancel", other)
     job = live.wait(job_id, seconds=60)
     assert (job["status"], job["retries"]) == ("succeeded", 0)

@@ -1,6 +1,6 @@
 """A real Slurm for tests, from Debian's packages: a controller and two nodes, all of them on this machine.
 
-The nodes have cores and no GPUs. Jobs are preempted by those of a higher partition, after GRACE seconds.
+The nodes have cores and no GPUs. Jobs are preempted by those of a higher partition.
 """
 
 import getpass
@@ -24,7 +24,10 @@ NO_SLURM = (
 )
 NODES = ("n1", "n2")
 GRACE = 10
-"""Seconds from a preemption to SIGKILL."""
+"""Seconds from a preemption to its end as a cancel, which takes KILL_WAIT more."""
+KILL_WAIT = 30
+"""Seconds from SIGTERM to SIGKILL of a job that is cancelled."""
+LONGEST_STOP = GRACE + KILL_WAIT
 _CONFIGURATION = """
 ClusterName=finetuned
 SlurmctldHost=localhost(127.0.0.1)
@@ -56,7 +59,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=CANCEL
 ReturnToService=2
 SlurmdTimeout=30
-KillWait=30
+KillWait={kill_wait}
 MessageTimeout=5
 Prolog={folder}/prolog
 {nodes}PartitionName=low Nodes=ALL Default=YES State=UP PriorityTier=1 PreemptMode=CANCEL GraceTime={grace}
@@ -161,7 +164,14 @@ def running_cluster() -> Iterator[SlurmCluster]:
 
 def _configure(folder: Path) -> None:
     nodes = "".join(_NODE.format(name=name, port=free_port()) for name in NODES)
-    given = {"folder": folder, "port": free_port(), "grace": GRACE, "user": getpass.getuser(), "nodes": nodes}
+    given = {
+        "folder": folder,
+        "port": free_port(),
+        "grace": GRACE,
+        "kill_wait": KILL_WAIT,
+        "user": getpass.getuser(),
+        "nodes": nodes,
+    }
     (folder / "slurm.conf").write_text(_CONFIGURATION.format(**given))
     (folder / "state").mkdir()
     prolog = folder / "prolog"
