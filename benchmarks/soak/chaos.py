@@ -20,8 +20,8 @@ from tests.support.servers import Servers
 from tests.support.service import Service, start
 from worker.supervise.orphans import marks_of
 
-SECONDS_BETWEEN_STRIKES = (0.3, 1.7)
-OF_A_JOB = {"a rank", "a launcher", "a guard", "a pool process"}
+Kinds = dict[str, tuple[int, Callable[[], bool]]]
+"""Of strikes: how often each comes, beside the others, and what it does. It returns whether it found a victim."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ def trainers(runs: Path) -> list[Process]:
 
 
 class Chaos:
+    seconds_between_strikes = (0.3, 1.7)
+
     def __init__(
         self,
         live: Service,
@@ -74,11 +76,23 @@ class Chaos:
         self.deserters: list[str] = []
         self._hurt: set[str] = set()
         """What is down now, or stopped: workers by their names, the API, the database."""
-        self._kinds: dict[str, tuple[int, Callable[[], bool]]] = {
+        self._kinds = self._strikes_on_jobs() | self._strikes_on_the_service()
+        firsts = choose.sample(list(self._kinds), len(self._kinds))
+        self._next = sorted(firsts, key=lambda kind: kind not in self._strikes_on_jobs())
+        """Each kind once, those first that want a job to strike; then they come as often as their weights say."""
+        self.owes = True
+        """Some kind has not been struck yet."""
+
+    def _strikes_on_jobs(self) -> Kinds:
+        return {
             "a rank": (6, lambda: self._process("rank")),
             "a launcher": (6, lambda: self._process("launcher")),
             "a guard": (5, lambda: self._process("guard")),
             "a pool process": (5, self._pool_process),
+        }
+
+    def _strikes_on_the_service(self) -> Kinds:
+        return {
             "a worker's main process": (3, self._worker),
             "all processes of a worker": (2, self._family),
             "a worker stopped past its lease": (1, self._stop_worker),
@@ -89,10 +103,6 @@ class Chaos:
             "the database restarted": (1, self._restart_database),
             "the database away for seconds": (1, self._lose_database),
         }
-        self._next = sorted(choose.sample(list(self._kinds), len(self._kinds)), key=lambda kind: kind not in OF_A_JOB)
-        """Each kind once, those first that want a job to strike; then they come as often as their weights say."""
-        self.owes = True
-        """Some kind has not been struck yet."""
 
     def strike(self) -> None:
         """And again after a while, for as long as it is going."""
@@ -108,7 +118,7 @@ class Chaos:
                 self._next.remove(kind)
                 self.owes &= bool(self._next)
                 break
-        self._agenda.enter(self._choose.uniform(*SECONDS_BETWEEN_STRIKES), 1, self.strike)
+        self._agenda.enter(self._choose.uniform(*self.seconds_between_strikes), 1, self.strike)
 
     def mend(self) -> None:
         """Starts again what has ended by itself, and remembers that."""

@@ -187,7 +187,9 @@ def _wrong_steps(session: Session, order: Order, job: Job) -> Iterator[str]:
 def _was_guarded_to_its_end(
     job: Job, events: Sequence[tuple[str, float, dict[str, Any]]], strikes: Sequence[Strike]
 ) -> bool:
-    """It ran when it was cancelled, and nothing had ended its guard."""
+    """It ran when it was cancelled, under a guard, which nothing had ended."""
+    if job.recipe["resources"].get("profile"):
+        return False  # Slurm has no exit report
     (*_, (_, began, before), _) = [each for each in events if each[0] == "status"]
     return before["status"] == JobStatus.RUNNING and not any(
         strike.what in END_THE_GUARD

@@ -28,11 +28,15 @@ class Order:
     """It had ended by then: POST /cancel was answered with 409."""
 
 
-def orders(count: int, choose: random.Random) -> list[Order]:
-    """Each kind, and then more of them, as often as their weights say."""
-    kinds = list(_KINDS)[:count]
-    kinds += choose.choices(list(_KINDS), [weight for weight, _ in _KINDS.values()], k=count - len(kinds))
-    return [_KINDS[kind][1](kind, choose.choice(OWNERS), choose) for kind in kinds]
+def orders(count: int, choose: random.Random, profile: str | None = None) -> list[Order]:
+    """Each kind, and then more of them, as often as their weights say; those that a cluster takes, with a profile."""
+    weights = {kind: weight for kind, (weight, _) in _KINDS.items() if profile is None or kind not in _OF_MACHINES}
+    kinds = list(weights)[:count]
+    kinds += choose.choices(list(weights), list(weights.values()), k=count - len(kinds))
+    made = [_KINDS[kind][1](kind, choose.choice(OWNERS), choose) for kind in kinds]
+    for order in made if profile else []:
+        order.recipe["resources"] = {**order.recipe.get("resources", {}), "profile": profile}
+    return made
 
 
 def _plain(kind: str, owner: str, choose: random.Random, words: str = "", **recipe: Any) -> Order:
@@ -106,3 +110,5 @@ _KINDS = {
     "cancelled": (3, _cancelled),
     "paused": (2, _plain),
 }
+_OF_MACHINES = {"shares", "gives way", "urgent"}
+"""What concerns a worker's own devices alone."""

@@ -34,6 +34,7 @@ def live(
         "FINETUNED_TRAINER": f"{sys.executable} -P {FAKE_TRAINER}",
         "FINETUNED_PROFILES": str(write_profiles(home)),
         "FINETUNED_RETRY_WAIT": "PT0.2S",
+        "FINETUNED_DISK_RESERVE": "0",
         "PATH": cluster.environment["PATH"],
         "SLURM_CONF": cluster.environment["SLURM_CONF"],
         "SOME_TOKEN": SECRET_TOKEN,

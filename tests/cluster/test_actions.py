@@ -62,6 +62,13 @@ def test_job_goes_on_after_its_time_limit(live: Service, cluster: SlurmCluster) 
     check_whole(live, job_id, steps=100)
 
 
+def test_job_on_two_nodes_has_every_step_once(live: Service, cluster: SlurmCluster) -> None:
+    job_id = submit(live, "steps=5 sleep=0.1", nodes=2)
+    assert live.wait(job_id, seconds=60)["status"] == "succeeded"
+    check_whole(live, job_id, steps=5)
+    check_gone(live, cluster, job_id)
+
+
 def test_job_on_two_nodes_leaves_both(live: Service, cluster: SlurmCluster) -> None:
     job_id = submit(live, LONG, nodes=2)
     live.wait_for_step(job_id, 3)

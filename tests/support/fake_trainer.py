@@ -2,7 +2,7 @@
 
 It runs as `python fake_trainer.py RUN_DIR`, which the worker's setting `trainer` names. The name is a
 list of words: "late=1 steps=3 every=2 sleep=0.1 ranks=2 fp16 fail=out_of_memory fits=4 kill=9 half=17 torn exit=3
-stubborn rogue orphan leak bug phases".
+slow=2 stubborn rogue orphan leak bug phases".
 What fails with `once` does so in the first attempt alone.
 
 What it trains is a number, which each step changes, and each state holds: the losses tell which state it went on from.
@@ -39,7 +39,9 @@ def main() -> None:
     recipe = Recipe.model_validate_json(run_dir.recipe.read_bytes())
     words = dict(word.partition("=")[::2] for word in (recipe.name or "").split())
     if "once" in words and run_dir.path.name != "attempt-1":
-        words = {name: value for name, value in words.items() if name not in ("fail", "kill", "exit", "half", "torn")}
+        words = {
+            name: value for name, value in words.items() if name not in ("fail", "kill", "exit", "half", "torn", "slow")
+        }
     if "ranks" in words and arguments.rank is None:
         launch(int(words["ranks"]))
     if arguments.rank is not None:
@@ -49,8 +51,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN if "stubborn" in words else _stop)
     if arguments.rank or serves_another_machine():
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        if not stop:
-            signal.sigwait({signal.SIGTERM})
+        wait_for_the_end(run_dir)
         sys.exit(0)
     if "orphan" in words:  # as torchrun's ranks: in a session of its own, deaf to the end of its parent
         child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
@@ -91,7 +92,7 @@ def main() -> None:
         time.sleep(float(words.get("sleep", 0)))
         if stop or step % int(words.get("every", total + 1)) == 0:
             leave_if_superseded(run_dir, words)
-            save(run_dir, step, weight)
+            save(run_dir, step, weight, float(words.get("slow", 0)))
         if stop:
             tell(
                 run_dir, events.DoneEvent(time=time.time(), step=step, completed=False, train_loss=None, eval_loss=None)
@@ -144,6 +145,20 @@ def loss(weight: int) -> float:
 def serves_another_machine() -> bool:
     """Of several machines the first alone tells the run folder; the others' workers log to trainer-RANK.log."""
     return Path(os.readlink("/proc/self/fd/1")).name.startswith("trainer-")
+
+
+def wait_for_the_end(run_dir: RunDir) -> None:
+    """Of this rank, which trains nothing. On a cluster nobody stops it: it leaves with the first one, as torchrun's."""
+    if stop:
+        return
+    if "SLURM_JOB_ID" not in os.environ:
+        signal.sigwait({signal.SIGTERM})
+    while not has_ended(run_dir) and not signal.sigtimedwait({signal.SIGTERM}, 0.2):
+        pass
+
+
+def has_ended(run_dir: RunDir) -> bool:
+    return run_dir.events.exists() and b'"type":"done"' in run_dir.events.read_bytes()
 
 
 def launch(ranks: int) -> NoReturn:
@@ -211,8 +226,8 @@ def metric(step: int, total: int, weight: int, attempt: int, fp16: bool) -> even
     )
 
 
-def save(run_dir: RunDir, step: int, weight: int | None = None) -> None:
-    """An adapter: the final one, or one with a state beside it, which has the weight."""
+def save(run_dir: RunDir, step: int, weight: int | None = None, seconds: float = 0) -> None:
+    """An adapter: the final one, or one with a state beside it, which has the weight and takes so long."""
     final = weight is None
     folder = run_dir.adapter if final else run_dir.checkpoint(step)
     folder.mkdir(parents=True)
@@ -220,6 +235,7 @@ def save(run_dir: RunDir, step: int, weight: int | None = None) -> None:
     if not final:
         run_dir.state(step).mkdir(parents=True)
         (run_dir.state(step) / "step").write_text(json.dumps([step, weight]))
+        time.sleep(seconds)
         write_checksums(run_dir.state(step))
     path = str(folder.relative_to(run_dir.path))
     tell(run_dir, events.CheckpointEvent(time=time.time(), step=step, path=path, bytes=2, final=final))

@@ -1,6 +1,6 @@
 """A real Slurm for tests, from Debian's packages: a controller and two nodes, all of them on this machine.
 
-The nodes have cores and no GPUs. Jobs are preempted by those of a higher partition, after GRACE seconds.
+The nodes have cores and no GPUs. Jobs are preempted by those of a higher partition.
 """
 
 import getpass
@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,10 @@ NO_SLURM = (
 )
 NODES = ("n1", "n2")
 GRACE = 10
-"""Seconds from a preemption, and from a cancel, to SIGKILL."""
+"""Seconds from a preemption to its end as a cancel, which takes KILL_WAIT more."""
+KILL_WAIT = 30
+"""Seconds from SIGTERM to SIGKILL of a job that is cancelled."""
+LONGEST_STOP = GRACE + KILL_WAIT
 _CONFIGURATION = """
 ClusterName=finetuned
 SlurmctldHost=localhost(127.0.0.1)
@@ -56,8 +59,9 @@ PreemptType=preempt/partition_prio
 PreemptMode=CANCEL
 ReturnToService=2
 SlurmdTimeout=30
-KillWait={grace}
+KillWait={kill_wait}
 MessageTimeout=5
+Prolog={folder}/prolog
 {nodes}PartitionName=low Nodes=ALL Default=YES State=UP PriorityTier=1 PreemptMode=CANCEL GraceTime={grace}
 PartitionName=high Nodes=ALL State=UP PriorityTier=10 PreemptMode=OFF
 """
@@ -84,10 +88,17 @@ class SlurmCluster:
         self.start("slurmctld", "slurmctld", "-D")
         until(self._answers, seconds=20)
 
-    def start_node(self, name: str) -> None:
+    def start_node(self, name: str, inside: Sequence[str] = ()) -> None:
+        """`inside` is a command that runs another, such as with other file systems."""
         # Debian's slurmd looks for its other half in a folder of its own build.
         stepd = shutil.which("slurmstepd", path=self.environment["PATH"])
-        self.start(f"slurmd-{name}", "slurmd", "-D", "-N", name, "-d", str(stepd))
+        self.start(f"slurmd-{name}", *inside, "slurmd", "-D", "-N", name, "-d", str(stepd))
+
+    def fail_prolog(self, name: str) -> Path:
+        """Has the prolog of every job fail on a node, for as long as there is the file that this returns."""
+        broken = self.folder / f"broken-{name}"
+        broken.touch()
+        return broken
 
     def kill(self, name: str) -> None:
         self.processes[name].kill()
@@ -115,17 +126,20 @@ class SlurmCluster:
                 self.start_controller() if name == "slurmctld" else self.start_node(name.removeprefix("slurmd-"))
         if live := self.jobs("PENDING", "RUNNING"):
             self.run("scancel", "--quiet", *live)
-        # A controller that has forgotten a start drains the node of the second one.
+        self.resume_drained()
+        until(self._is_idle, seconds=40)
+
+    def resume_drained(self) -> None:
+        """A controller that has forgotten a start drains the node of the second one."""
         if drained := [node for node, state in self._states().items() if state.startswith("drain")]:
             self.run("scontrol", "update", f"nodename={','.join(drained)}", "state=resume")
-        until(self._is_idle, seconds=40)
 
     def _is_idle(self) -> bool:
         return set(self._states().values()) == {"idle"}
 
     def _states(self) -> dict[str, str]:
         """Of each node."""
-        lines = self.run("sinfo", "--noheader", "--Node", "--format=%n %T").splitlines()
+        lines = self.run("sinfo", "--noheader", "--Node", "--format=%N %T").splitlines()
         return dict(line.split() for line in lines)
 
     def _answers(self) -> bool:
@@ -150,9 +164,19 @@ def running_cluster() -> Iterator[SlurmCluster]:
 
 def _configure(folder: Path) -> None:
     nodes = "".join(_NODE.format(name=name, port=free_port()) for name in NODES)
-    given = {"folder": folder, "port": free_port(), "grace": GRACE, "user": getpass.getuser(), "nodes": nodes}
+    given = {
+        "folder": folder,
+        "port": free_port(),
+        "grace": GRACE,
+        "kill_wait": KILL_WAIT,
+        "user": getpass.getuser(),
+        "nodes": nodes,
+    }
     (folder / "slurm.conf").write_text(_CONFIGURATION.format(**given))
     (folder / "state").mkdir()
+    prolog = folder / "prolog"
+    prolog.write_text(f"#!/bin/sh\ntest ! -e {folder}/broken-$SLURMD_NODENAME\n")
+    prolog.chmod(0o755)
     key = folder / "munge.key"
     key.write_bytes(os.urandom(1024))
     key.chmod(0o400)

@@ -27,7 +27,7 @@ from worker.launchers.command import trainer_arguments
 from worker.launchers.launcher import Ended, Prepared, TrainerRun
 from worker.launchers.profiles import Profile
 from worker.launchers.slurm_commands import ControllerUnreachable, SlurmJob, SlurmMissing, SlurmRefused
-from worker.launchers.slurm_ending import WARNING, Left, ending, may_run
+from worker.launchers.slurm_ending import WARNING, Left, ending, may_run, not_begun_on
 from worker.launchers.slurm_node import ALIVE, LONGEST_STOP, STOP, STOPPED
 from worker.settings import WorkerSettings
 from worker.supervise import process
@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 SCRIPT = Path(__file__).with_name("slurm_job.sh")
 CLAIM, EXIT = "slurm_job", "slurm_exit"
 """Files of the run folder: the id of the Slurm job that has the attempt, and its script's exit code."""
+FAULTY_NODE = "slurm_faulty_node"
+"""The node on which its script could not begin."""
 
 _SECONDS_BETWEEN_LOOKS = 3.0
 _SECONDS_TO_AN_END = 1.0
@@ -59,7 +61,7 @@ class SlurmLauncher:
         comment = f"{run.job_id}/{run.attempt}"
         command = ["sbatch", *self._options(run, comment), f"--export={','.join(sorted(environment))}"]
         silence = str(math.ceil(settings.cut_off.total_seconds()))
-        command += [*self.profile.options, str(SCRIPT), silence, *self._node_command(run)]
+        command += [*self.profile.options, *self._exclude(run.folder), str(SCRIPT), silence, *self._node_command(run)]
         # The marks are for sbatch alone: a worker that finds one whose follower is gone ends it.
         environment |= process.marks(settings.worker, folder.path)
         environment |= slurm_conf()
@@ -90,6 +92,14 @@ class SlurmLauncher:
             "--ntasks-per-node=1",
             *(f"--{name}={value}" for name, value in given.items() if value is not None),
         ]
+
+    def _exclude(self, folder: RunDir) -> list[str]:
+        """Not again the node on which the attempt before could not begin. Slurm may take it for the freest one."""
+        attempt = int(folder.path.name.removeprefix("attempt-"))
+        faulty = _read(folder.path.with_name(f"attempt-{attempt - 1}") / FAULTY_NODE)
+        # A later option replaces the profile's own.
+        own = [option.removeprefix("--exclude=") for option in self.profile.options if option.startswith("--exclude=")]
+        return [f"--exclude={','.join([*own[-1:], faulty])}"] if faulty else []
 
     def _node_command(self, run: TrainerRun) -> list[str]:
         settings, resources = self.settings, run.recipe.resources
@@ -205,10 +215,16 @@ class SlurmTrainer:
         """The attempt's jobs in Slurm, oldest first. One that Slurm does not list, and that we know of, is asked for by
         its id."""
         found = [job for job in slurm.list_jobs(self._order.worker) if job.comment == self._order.comment]
-        self._id = self._read(CLAIM) or self._id or (found[0].id if found else "")
-        if not found and self._id and (details := slurm.details(self._id)):
+        self._id = _read(self._file(CLAIM)) or self._id or (found[0].id if found else "")
+        if not found and self._id and (details := self._details()):
             return [slurm.as_job(details)]
         return found
+
+    def _details(self) -> dict[str, str]:
+        """Empty where Slurm has forgotten the job, and where it has given its id to another one since: a controller
+        that was killed counts from the last one that it had written down."""
+        details = slurm.details(self._id)
+        return details if details.get("Comment") == self._order.comment else {}
 
     def _submit(self) -> None:
         try:
@@ -260,14 +276,22 @@ class SlurmTrainer:
 
     def _end(self) -> None:
         left = self._left()
-        details = slurm.details(self._id)
+        details = self._details()
         if may_run(details, left) and not self._waited_for_nodes():
             return
+        if (node := not_begun_on(details, left)) is not None:
+            self._remember_faulty(node)
         self._ended = ending(details, left, stop_requested=self._stop or self._kill)
         log.info("%s: Slurm job %s ended: %s", self._order.comment, self._id, details.get("JobState", "unknown"))
 
+    def _remember_faulty(self, node: str) -> None:
+        try:
+            self._file(FAULTY_NODE).write_text(node)
+        except OSError as error:
+            log.warning("%s: the next attempt may get node %s again: %s", self._order.comment, node, error)
+
     def _left(self) -> Left:
-        code, order = self._read(EXIT), self._order
+        code, order = _read(self._file(EXIT)), self._order
         resumed = order.state.name if order.state else None
         return Left(
             exit_code=int(code) if code.isdigit() else None,
@@ -283,11 +307,6 @@ class SlurmTrainer:
         self._forgotten_at = self._forgotten_at or time.monotonic()
         return time.monotonic() - self._forgotten_at > self._order.grace.total_seconds() + LONGEST_STOP
 
-    def _read(self, name: str) -> str:
-        with suppress(FileNotFoundError):
-            return self._file(name).read_text().strip()
-        return ""
-
     def _file(self, name: str) -> Path:
         return self._order.folder.path / name
 
@@ -301,6 +320,13 @@ def job_environment() -> dict[str, str]:
 def slurm_conf() -> dict[str, str]:
     """Where a command that gets a chosen environment finds Slurm."""
     return {"SLURM_CONF": config} if (config := os.environ.get("SLURM_CONF")) else {}
+
+
+def _read(file: Path) -> str:
+    """Without the blanks around it; empty where there is none."""
+    with suppress(FileNotFoundError):
+        return file.read_text().strip()
+    return ""
 
 
 def _touched(file: Path) -> float | None:

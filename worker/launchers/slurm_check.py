@@ -1,7 +1,9 @@
 """Looks at a cluster with the profiles of this worker: what its operator should know before the first job."""
 
+import re
 import shlex
 import sys
+import time
 from pathlib import Path
 
 from contract import ids
@@ -14,6 +16,9 @@ from worker.settings import WorkerSettings
 _OLDEST = (22, 5)
 _TO_SAVE = 30
 """Seconds that a trainer should have from SIGTERM to SIGKILL."""
+_CLOCKS = 2.0
+"""Seconds that two clocks may differ. Starts that a controller has forgotten are told by their time."""
+_SET_CLOCKS = "set up NTP on all machines of the cluster and on the file server, and look at `chronyc tracking`"
 _BUSY = ("nodes are busy", "immediate", "revoked", "held")
 
 
@@ -29,6 +34,7 @@ def check_cluster(settings: WorkerSettings) -> str:
     """Returns what was found. Raises ClusterFault."""
     try:
         found = [_check_version(slurm.run(["sbatch", "--version"]).strip())]
+        _check_configuration()
         found += [_check_profile(settings, name, profile) for name, profile in settings.profiles.items()]
     except slurm.SlurmMissing as error:
         raise ClusterFault(f"{error}: run the worker where jobs are submitted") from error
@@ -44,6 +50,29 @@ def _check_version(said: str) -> str:
     if tuple(int(part) for part in release[:2]) < _OLDEST:
         raise ClusterFault(f"{said} is older than 22.05")
     return said
+
+
+def _check_configuration() -> None:
+    """The controller's clock, and the time that it leaves to a job that is cancelled or at its time limit."""
+    before = time.time()
+    said = slurm.run(["scontrol", "show", "config"])
+    if now := re.search(r"^Configuration data as of (\d+)$", said, re.MULTILINE):
+        _compare("the controller's clock", float(now[1]), (before - 1, time.time()))  # in whole seconds
+    wait = re.search(r"^KillWait\s*=\s*(\d+)", said, re.MULTILINE)
+    if wait and int(wait[1]) < _TO_SAVE:
+        raise ClusterFault(
+            f"KillWait is {wait[1]} s, in which a job that is cancelled or at its time limit may not save: set "
+            f"{_TO_SAVE} or more in slurm.conf"
+        )
+
+
+def _compare(whose: str, reading: float, between: tuple[float, float], other: str = "the worker's") -> None:
+    """Raises ClusterFault where a clock that was read between these two times shows another one."""
+    earliest, latest = between
+    off = max(earliest - reading, reading - latest)
+    if off > _CLOCKS:
+        is_at = "behind" if reading < earliest else "ahead of"
+        raise ClusterFault(f"{whose} is {off:.0f} s {is_at} {other}: {_SET_CLOCKS}")
 
 
 def _check_profile(settings: WorkerSettings, name: str, profile: Profile) -> str:
@@ -70,26 +99,37 @@ def _check_partition(name: str, partition: str) -> None:
 
 
 def _try_node(settings: WorkerSettings, name: str, profile: Profile) -> str:
-    """Reads a file of the home folder on a node, with the Python that would train there."""
+    """Reads and writes a file of the home folder on a node, with the Python that would train there."""
     probe = settings.home / ids.new_id("probe_")
     probe.write_text("shared")
+    _compare(f"the clock of the file system of {settings.home}", probe.stat().st_mtime, (time.time(),) * 2)
     python = "true" if profile.image else f"{shlex.quote(sys.executable)} --version"
-    script = f"cat {shlex.quote(str(probe))} && {python}"
+    script = f"cat {shlex.quote(str(probe))} && {python} && date +%s.%N > {shlex.quote(str(probe))}"
     command = ["srun", "--quiet", "--immediate=10", "--time=1", *_options(profile), "sh", "-c", script]
+    began = time.time()
     try:
         slurm.run(command, environment=job_environment() | slurm_conf(), longest=30.0)
+        _compare_node(name, probe, began)
     except (slurm.SlurmRefused, slurm.ControllerUnreachable) as error:
         if any(words in str(error).lower() for words in (*_BUSY, "longer than")):
-            return "no node is free, so the shared folder was not tried"
+            return "no node is free, so the shared folder and the node's clock were not tried"
         if _OF_THE_TASK not in str(error):
             raise ClusterFault(f"profile {name}: srun says: {error}") from error
         raise ClusterFault(
-            f"profile {name}: a node cannot read {settings.home} or run {sys.executable}: put both on a file system "
+            f"profile {name}: a node cannot use {settings.home} or run {sys.executable}: put both on a file system "
             f"that the nodes share. It said: {error}"
         ) from error
     finally:
-        probe.unlink()
-    return "a node reads the home folder"
+        probe.unlink(missing_ok=True)
+    return "a node uses the home folder, and its clock is right"
+
+
+def _compare_node(name: str, probe: Path, began: float) -> None:
+    """Compares the node's clock, which it has written down, with the worker's and with that of the file system."""
+    with probe.open() as file:  # NFS asks its server then
+        reading = float(file.read())
+        _compare(f"profile {name}: the node's clock", reading, (began, time.time()))
+        _compare(f"profile {name}: the node's clock", reading, (probe.stat().st_mtime,) * 2, "its file system's")
 
 
 def _options(profile: Profile) -> list[str]:

@@ -14,8 +14,9 @@ _EARLY = 60 + 30
 _CLOCKS = 3.0
 """Seconds that the clocks of controller and file system may differ."""
 _TAKEN = 76
-"""The exit code of a start whose attempt another start has, or that nobody follows."""
-
+"""The exit code of a start whose attempt another start has, that nobody follows, or that does not see its folder."""
+_NO_LAUNCH = 128 + 53
+"""As Slurm's own programs exit where they cannot start the script, such as on a folder that is not there."""
 
 _BY_ITSELF = ("COMPLETED", "FAILED")
 """States in which Slurm has the script's exit code, which may be seen earlier than the script's own file of it."""
@@ -43,6 +44,8 @@ def ending(details: Mapping[str, str], left: Left, *, stop_requested: bool) -> E
     code = _exit_code(details, left)
     if stop_requested:
         return Ended(code)
+    if not_begun_on(details, left) is not None:
+        return Ended(code, Failure(code=FailureCode.NODE_LOST, message=_not_begun(details)))
     if is_forgotten(details, left):
         message = "Slurm's controller had forgotten that the job runs; what it has saved is resumed"
         return Ended(code, Failure(code=FailureCode.NODE_LOST, message=message))
@@ -71,6 +74,29 @@ def ending(details: Mapping[str, str], left: Left, *, stop_requested: bool) -> E
             message = "the job ended at its start: it was a second start of the attempt, or its worker had been silent"
         return Ended(code, Failure(code=FailureCode.NODE_LOST, message=message))
     return Ended(code)
+
+
+def not_begun_on(details: Mapping[str, str], left: Left) -> str | None:
+    """The node on which the script has not begun, for a fault of that node: its prolog failed, it cannot see the run
+    folder, or it still has an earlier job of that id, which a killed controller has forgotten. None where it has begun,
+    or was not to."""
+    node = details.get("BatchHost", "(null)")
+    if left.claimed_at is not None or left.told_to_stop or node in ("", "(null)"):
+        return None
+    state, code = details.get("JobState"), _script_code(details)
+    # Somebody's scancel leaves the signal that it has sent.
+    failed_prolog = state == "CANCELLED" and code == 0
+    return node if failed_prolog or (state == "FAILED" and code in (_TAKEN, _NO_LAUNCH)) else None
+
+
+def _not_begun(details: Mapping[str, str]) -> str:
+    if details.get("JobState") == "CANCELLED":
+        nodes = details.get("NodeList", details["BatchHost"])
+        return f"the job did not begin on {nodes}: its prolog failed, or Slurm had drained it; see `scontrol show node`"
+    return (
+        f"the job did not begin on {details['BatchHost']}: that node cannot write to the run folder; mount there what "
+        "FINETUNED_HOME is on"
+    )
 
 
 def may_run(details: Mapping[str, str], left: Left) -> bool:

@@ -5,6 +5,11 @@ silence=$1
 shift
 set -o noclobber
 
+# Slurm goes to /tmp where it cannot go to the run folder.
+if [[ ! -e recipe.json ]]; then
+    echo "Slurm job $SLURM_JOB_ID ends: this node does not see its run folder"
+    exit 76
+fi
 # An attempt is for one start alone: a controller that was killed may start a job twice, and a lost reply submit it twice.
 # `superseded` and `stop` say that no start is wanted any more.
 if [[ -e superseded || -e stop ]] || ! { echo "$SLURM_JOB_ID" > slurm_job; } 2> /dev/null; then

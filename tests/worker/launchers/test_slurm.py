@@ -169,6 +169,18 @@ def test_lost_job_ends_after_its_nodes(fake: FakeSlurm, run: RunDir, monkeypatch
     assert failure.code is FailureCode.NODE_LOST
 
 
+def test_id_that_was_given_out_again_is_no_job_of_ours(
+    fake: FakeSlurm, run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "LONGEST_STOP", 0)
+    (run.path / slurm.CLAIM).write_text("7\n")
+    fake.knows(RUNS.replace("job/1", "other/1"))
+    failure = ended(follow(fake, run, grace=0)).failure
+    assert failure is not None
+    assert failure.code is FailureCode.NODE_LOST
+    assert fake.calls("scancel") == []
+
+
 @pytest.mark.parametrize("program", ["squeue", "sbatch"])
 def test_missing_program_ends_an_attempt_that_has_not_begun(fake: FakeSlurm, run: RunDir, program: str) -> None:
     (fake.folder / program).unlink()

@@ -1,7 +1,7 @@
 import pytest
 
 from contract.failure import FailureCode
-from worker.launchers.slurm_ending import Left, ending, seconds
+from worker.launchers.slurm_ending import Left, ending, not_begun_on, seconds
 
 RUN = {"PreemptTime": "None", "TimeLimit": "1-00:00:00", "RunTime": "00:05:00", "NodeList": "n1", "ExitCode": "0:0"}
 KILLED = Left(exit_code=None, was_stopped=True)
@@ -83,6 +83,32 @@ def test_second_start_is_told_from_a_lost_node() -> None:
     ended = ending({**RUN, "JobState": "FAILED", "ExitCode": "76:0"}, KILLED, stop_requested=False)
     assert ended.failure is not None
     assert "a second start of the attempt" in ended.failure.message
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "words"),
+    [
+        ("CANCELLED", "0:0", "did not begin on n1: its prolog failed"),
+        ("FAILED", "0:53", "did not begin on n1: that node cannot write to the run folder"),
+        ("FAILED", "76:0", "did not begin on n1: that node cannot write to the run folder"),
+    ],
+)
+def test_node_where_nothing_began_is_named(state: str, code: str, words: str) -> None:
+    details = {**RUN, "JobState": state, "ExitCode": code, "BatchHost": "n1"}
+    ended = ending(details, Left(None, was_stopped=False), stop_requested=False)
+    assert ended.failure is not None
+    assert ended.failure.code is FailureCode.NODE_LOST
+    assert words in ended.failure.message
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "node", "told_to_stop"),
+    [("CANCELLED", "0:0", "(null)", False), ("CANCELLED", "0:15", "n1", False), ("FAILED", "76:0", "n1", True)],
+    ids=["cancelled while it was pending", "cancelled in its first second", "told to stop before it began"],
+)
+def test_end_before_the_start_may_be_no_nodes_fault(state: str, code: str, node: str, told_to_stop: bool) -> None:
+    details = {"JobState": state, "ExitCode": code, "BatchHost": node}
+    assert not_begun_on(details, Left(None, was_stopped=False, told_to_stop=told_to_stop)) is None
 
 
 @pytest.mark.parametrize(("given", "found"), [("00:01:00", 60), ("2-03:04:05", 183845), ("UNLIMITED", None)])

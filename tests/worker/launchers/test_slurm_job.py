@@ -11,6 +11,11 @@ from worker.launchers.slurm import CLAIM, EXIT, SCRIPT
 from worker.launchers.slurm_node import ALIVE, STOP
 
 
+@pytest.fixture(autouse=True)
+def run_folder(tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").touch()
+
+
 def start(folder: Path, silence: int = 60) -> int:
     """Its exit code. srun is a program that does what it is given."""
     programs = folder / "bin"
@@ -44,3 +49,10 @@ def test_start_after_its_worker_died_trains_nothing(tmp_path: Path, is_there: bo
         os.utime(tmp_path / ALIVE, (time.time() - 100,) * 2)
     assert start(tmp_path) == 76
     assert not (tmp_path / EXIT).exists()
+
+
+def test_start_outside_its_folder_claims_nothing(tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").unlink()
+    (tmp_path / ALIVE).touch()
+    assert start(tmp_path) == 76
+    assert not (tmp_path / CLAIM).exists()
