@@ -17,6 +17,7 @@ class PaddedBatch:
     def __init__(self, adapters: Adapters) -> None:
         self.rows: list[AnswerRow] = []
         self._adapters = adapters
+        self._inputs = inspect.signature(type(adapters.base).forward).parameters
         self._cache = DynamicCache()
         self._mask = torch.zeros(0, 0, dtype=torch.long, device=adapters.device)
         """[rows, positions]: 1 for a token, 0 for padding."""
@@ -45,8 +46,7 @@ class PaddedBatch:
     def _forward(self, rows: Sequence[AnswerRow], ids: torch.Tensor, mask: torch.Tensor, cache: Any) -> torch.Tensor:
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         given = {"position_ids": positions, "logits_to_keep": 1}
-        parameters = inspect.signature(type(self._adapters.base).forward).parameters
-        given = {name: value for name, value in given.items() if name in parameters}
+        given = {name: value for name, value in given.items() if name in self._inputs}
         names = [row.adapter for row in rows]
         output = self._adapters.forward(
             names, input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **given

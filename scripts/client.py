@@ -11,9 +11,8 @@ ROOT = Path(__file__).parents[1]
 SOURCE, TARGET = ROOT / "finetuned/_async", ROOT / "finetuned/_sync"
 NAMES = {
     **{f"Async{name}": name for name in (
-        "Client", "Transport", "Job", "Jobs", "Models", "Dataset", "Datasets", "Plans", "Sweeps", "Workers", "Keys",
-        "Quotas", "Secrets",
-        "Webhooks",
+        "Client", "Transport", "Job", "Jobs", "Models", "Evaluation", "Evaluations", "Ratings", "Dataset", "Datasets",
+        "Plans", "Sweeps", "Workers", "Keys", "Quotas", "Secrets", "Webhooks",
     )},
     "_async": "_sync",
     "aclose": "close",

@@ -23,7 +23,7 @@ from store.paging import newest_first
 
 _MOST_BREAKS = 5
 """Number of breaks in a row without a further example after which it fails."""
-_PAUSE = timedelta(seconds=5)
+PAUSE = timedelta(seconds=5)
 """How long one that cannot go on is left alone."""
 _LOST = "the worker that evaluated it was lost; its memory may be too small"
 
@@ -97,28 +97,42 @@ def list_rows(session: Session, evaluation_id: str, limit: int | None = None, af
     return list(session.scalars(select(EvaluatedRow).where(*mine).order_by(EvaluatedRow.number).limit(limit)))
 
 
-def claim(session: Session, worker: str, lease: timedelta) -> JobEvaluation | None:
-    """Starts a new attempt by the worker at the one whose turn it is, or whose worker was lost."""
+def next_due(session: Session) -> JobEvaluation | None:
+    """The one whose turn it is, or whose worker was lost, locked and queued. None where none is, or it has failed."""
     lost = (JobEvaluation.status == "running") & (JobEvaluation.lease_expires_at < func.now())
-    waiting = (
-        select(JobEvaluation.id)
+    due = (
+        select(JobEvaluation)
         .where((JobEvaluation.status == "queued") & (JobEvaluation.turn_at <= func.now()) | lost)
         .order_by(JobEvaluation.turn_at)
         .limit(1)
     )
-    chosen = session.scalar(waiting.with_for_update(skip_locked=True))
-    if chosen is None:
-        return None
-    evaluation = session.get_one(JobEvaluation, chosen, populate_existing=True)
-    if evaluation.status == "running":
+    evaluation = session.scalar(due.with_for_update(skip_locked=True), execution_options={"populate_existing": True})
+    if evaluation is not None and evaluation.status == "running":
         delete_files(session, evaluation)
         if not _count_break(session, evaluation, _LOST):
             return None
+        put_off(evaluation, None, timedelta(0))
+    return evaluation
+
+
+def claim(session: Session, evaluation: JobEvaluation, worker: str, lease: timedelta) -> None:
+    """Starts a new attempt by the worker at one that is due."""
     evaluation.status, evaluation.worker, evaluation.attempt = "running", worker, evaluation.attempt + 1
-    evaluation.lease_expires_at = func.now() + lease
+    evaluation.lease_expires_at, evaluation.waits = func.now() + lease, None
     session.flush()
     session.refresh(evaluation)
-    return evaluation
+
+
+def put_off_broken(session: Session, evaluation: JobEvaluation, why: str, pause: timedelta) -> None:
+    """Puts off one that is due, and counts a break."""
+    if _count_break(session, evaluation, why):
+        put_off(evaluation, why, pause)
+
+
+def put_off(evaluation: JobEvaluation, waits: str | None, pause: timedelta) -> None:
+    """Has a locked one wait behind all others, after a pause. `waits` says why it cannot go on now."""
+    evaluation.status, evaluation.worker, evaluation.lease_expires_at = "queued", None, None
+    evaluation.waits, evaluation.turn_at = waits, func.now() + pause
 
 
 def delete_files(session: Session, evaluation: JobEvaluation) -> None:
@@ -132,7 +146,7 @@ def _count_break(session: Session, evaluation: JobEvaluation, why: str) -> bool:
     if evaluation.breaks < _MOST_BREAKS:
         return True
     message = f"it broke off {evaluation.breaks} times behind example {evaluation.done}: {why}"
-    _fail(session, evaluation, Failure(code=FailureCode.WORKER_FAILED, message=message))
+    fail_locked(session, evaluation, Failure(code=FailureCode.WORKER_FAILED, message=message))
     return False
 
 
@@ -160,9 +174,7 @@ def requeue(session: Session, evaluation_id: str, attempt: int, waits: str | Non
     evaluation = _locked(session, evaluation_id, attempt)
     if evaluation is None or (is_break and not _count_break(session, evaluation, waits or "")):
         return
-    evaluation.status, evaluation.worker, evaluation.lease_expires_at = "queued", None, None
-    pause = _PAUSE if waits and not is_break else timedelta(0)
-    evaluation.waits, evaluation.turn_at = waits, func.now() + pause
+    put_off(evaluation, waits, PAUSE if waits and not is_break else timedelta(0))
 
 
 def succeed(
@@ -193,7 +205,7 @@ def fail(session: Session, evaluation_id: str, attempt: int, failure: Failure) -
     """Ends one that cannot go on. Its rows stay."""
     evaluation = _locked(session, evaluation_id, attempt)
     if evaluation is not None:
-        _fail(session, evaluation, failure)
+        fail_locked(session, evaluation, failure)
 
 
 def fail_open(session: Session, job_id: str, failure: Failure) -> None:
@@ -201,7 +213,7 @@ def fail_open(session: Session, job_id: str, failure: Failure) -> None:
     open_ones = (JobEvaluation.job_id == job_id, JobEvaluation.status.in_(["queued", "running"]))
     found = select(JobEvaluation).where(*open_ones).order_by(JobEvaluation.id)
     for evaluation in session.scalars(found.with_for_update()):
-        _fail(session, evaluation, failure)
+        fail_locked(session, evaluation, failure)
 
 
 def delete(session: Session, job_id: str, evaluation_id: str, owner: str | None) -> None:
@@ -220,7 +232,8 @@ def delete(session: Session, job_id: str, evaluation_id: str, owner: str | None)
     session.delete(evaluation)
 
 
-def _fail(session: Session, evaluation: JobEvaluation, failure: Failure) -> None:
+def fail_locked(session: Session, evaluation: JobEvaluation, failure: Failure) -> None:
+    """Ends one that cannot go on."""
     if evaluation.attempt > 0:
         delete_files(session, evaluation)
     evaluation.status, evaluation.lease_expires_at, evaluation.finished_at = "failed", None, func.now()

@@ -15,6 +15,7 @@ from finetuned._async.datasets import AsyncDatasets
 from finetuned._async.evaluations import AsyncEvaluations
 from finetuned._async.jobs import AsyncJobs
 from finetuned._async.models import AsyncModels
+from finetuned._async.ratings import AsyncRatings
 from finetuned._async.sweeps import AsyncSweeps
 from finetuned._async.transport import AsyncTransport
 from finetuned.objects.operations import Clean
@@ -45,6 +46,7 @@ class AsyncClient:
         self.jobs = AsyncJobs(self._transport)
         self.evaluations = AsyncEvaluations(self._transport)
         self.models = AsyncModels(self._transport)
+        self.ratings = AsyncRatings(self._transport)
         self.sweeps = AsyncSweeps(self._transport)
         self.datasets = AsyncDatasets(self._transport)
         self.plans = AsyncPlans(self._transport)

@@ -12,9 +12,10 @@ from finetuned._sync.administration import (
     Workers,
 )
 from finetuned._sync.datasets import Datasets
-from finetuned._sync.evaluations import SyncEvaluations
+from finetuned._sync.evaluations import Evaluations
 from finetuned._sync.jobs import Jobs
 from finetuned._sync.models import Models
+from finetuned._sync.ratings import Ratings
 from finetuned._sync.sweeps import Sweeps
 from finetuned._sync.transport import Transport
 from finetuned.objects.operations import Clean
@@ -43,8 +44,9 @@ class Client:
         act for, which takes an admin's key or a service without keys. `timeout` is seconds without an answer."""
         self._transport = Transport(url, key, owner, timeout, max_retries)
         self.jobs = Jobs(self._transport)
-        self.evaluations = SyncEvaluations(self._transport)
+        self.evaluations = Evaluations(self._transport)
         self.models = Models(self._transport)
+        self.ratings = Ratings(self._transport)
         self.sweeps = Sweeps(self._transport)
         self.datasets = Datasets(self._transport)
         self.plans = Plans(self._transport)

@@ -12,7 +12,7 @@ _POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class SyncEvaluation(EvaluationFields):
+class Evaluation(EvaluationFields):
     """An evaluation as it was when the service answered."""
 
     transport: Transport = field(kw_only=True, repr=False, compare=False)
@@ -42,28 +42,28 @@ class SyncEvaluation(EvaluationFields):
         return f"/jobs/{part(self.job_id)}/evaluations/{part(self.id)}"
 
 
-class SyncEvaluations:
+class Evaluations:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def create(self, job_id: str, dataset: str | dict[str, Any], **options: Any) -> SyncEvaluation:
+    def create(self, job_id: str, dataset: str | dict[str, Any], **options: Any) -> Evaluation:
         """Requests that a dataset is run through a job's base model and its adapter. Options are checkpoint, limit,
         max_new_tokens, temperature and seed. Raises InvalidRequest with the field that is wrong in `param`."""
         path = f"/jobs/{part(job_id)}/evaluations"
         answer = self._transport.json("POST", path, json={"dataset": dataset, **options})
-        return SyncEvaluation.from_json(answer, transport=self._transport)
+        return Evaluation.from_json(answer, transport=self._transport)
 
-    def get(self, job_id: str, evaluation_id: str) -> SyncEvaluation:
+    def get(self, job_id: str, evaluation_id: str) -> Evaluation:
         path = f"/jobs/{part(job_id)}/evaluations/{part(evaluation_id)}"
-        return SyncEvaluation.from_json(self._transport.json("GET", path), transport=self._transport)
+        return Evaluation.from_json(self._transport.json("GET", path), transport=self._transport)
 
-    def of(self, job_id: str) -> Iterator[SyncEvaluation]:
+    def of(self, job_id: str) -> Iterator[Evaluation]:
         """Yields a job's evaluations, newest first."""
         for each in self._transport.pages(f"/jobs/{part(job_id)}/evaluations"):
-            yield SyncEvaluation.from_json(each, transport=self._transport)
+            yield Evaluation.from_json(each, transport=self._transport)
 
-    def list(self, dataset_sha256: str | None = None) -> Iterator[SyncEvaluation]:
+    def list(self, dataset_sha256: str | None = None) -> Iterator[Evaluation]:
         """Yields those of all jobs, newest first; `dataset_sha256` chooses those on one dataset."""
         params = {} if dataset_sha256 is None else {"dataset_sha256": dataset_sha256}
         for each in self._transport.pages("/evaluations", **params):
-            yield SyncEvaluation.from_json(each, transport=self._transport)
+            yield Evaluation.from_json(each, transport=self._transport)

@@ -59,6 +59,9 @@ CLIENT = {
     "evaluate": Lazy(
         f"{_CLI}.evaluate", "evaluate", "Run a dataset through the base model and a job's adapter, and compare them."
     ),
+    "ratings": Lazy(
+        f"{_CLI}.ratings", "ratings", "List the ratings of a job's answers, or print them as rows to learn from."
+    ),
     "export": Lazy(
         f"{_CLI}.jobs", "export", "Export a job's adapter in another format; waits, and prints the artifact's name."
     ),

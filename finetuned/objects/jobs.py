@@ -199,6 +199,24 @@ class EvaluatedRow(Object):
 
 
 @dataclass(frozen=True)
+class Rating(Object):
+    """What somebody thinks of an answer: a label, or another answer that is worse."""
+
+    id: str
+    messages: list[dict[str, Any]]
+    answer: dict[str, Any]
+    """The assistant's message."""
+    model: str
+    label: bool | None = None
+    rejected: dict[str, Any] | None = None
+    rejected_model: str | None = None
+    tools: list[dict[str, Any]] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    owner: str = ""
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True)
 class Push(Object):
     id: str
     status: str

@@ -32,7 +32,7 @@ _SPARED = timedelta(seconds=10)
 _BACKGROUND = timedelta(seconds=15)
 """A request in the background counts as one that was made so long ago: a person's request for another base model gets
 the device, and another one in the background does not."""
-_FAILED = timedelta(seconds=30)
+FAILED = timedelta(seconds=30)
 """How long one that could not start is not tried again."""
 _AVOIDED = timedelta(minutes=10)
 """How long a device comes last after a server could not start there."""
@@ -42,7 +42,7 @@ def want(session: Session, base: str, background: bool = False) -> InferenceServ
     """The server of a base model, which starts if a device is free. Counts as a request for it, of a person or in the
     `background`."""
     stop_unseen(session)  # the only worker may be gone: no other one does this
-    failed_long_ago = (InferenceServer.state == "failed", InferenceServer.changed_at < func.now() - _FAILED)
+    failed_long_ago = (InferenceServer.state == "failed", InferenceServer.changed_at < func.now() - FAILED)
     again = update(InferenceServer).where(InferenceServer.base == base, *failed_long_ago)
     again = again.values(_wanted() | {"failure": None, "changed_at": func.now()})
     session.execute(again, execution_options={"synchronize_session": False})

@@ -178,8 +178,9 @@ def test_deleted_evaluation_takes_its_rows_along(client: TestClient, sessions: S
     made = evaluate(client, job_id).json()
     url = f"/jobs/{job_id}/evaluations/{made['id']}"
     with sessions.begin() as session:
-        claimed = evaluations.claim(session, "worker", LEASE)
+        claimed = evaluations.next_due(session)
         assert claimed is not None
+        evaluations.claim(session, claimed, "worker", LEASE)
         assert evaluations.add_row(session, claimed.id, 1, 1, {})
     assert client.delete(url).status_code == 204
     assert client.get(url).status_code == 404

@@ -17,11 +17,13 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
+from contract.run_dir import RunDir
 from store.models import InferenceServer
 from store.session import Sessions, make_sessions
 from tests.support.service import FAKE_TRAINER, Service, busy_devices
 from tests.support.trained_models import add_trained_model
 from tests.support.waiting import until
+from worker.supervise.inference import FOLDER
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +55,7 @@ def models(live: Service, database: Sessions, make_adapter: Callable[..., Path])
         save = partial(make_adapter, base, seed, r=4, target_modules="all-linear")
         return add_trained_model(database, live.home, "anna", "tiny", save)
 
-    return [add(seed) for seed in range(5)]
+    return [add(seed) for seed in range(10)]
 
 
 @pytest.fixture
@@ -143,6 +145,18 @@ def test_many_requests_are_answered_by_their_own_models(client: openai.OpenAI, m
         sent = [(name, pool.submit(say, client, name)) for name in names * 6]
         for name, answer in sent:
             assert answer.result() == alone[name]
+
+
+def test_switching_among_ten_adapters_loads_the_base_once(
+    client: openai.OpenAI, live: Service, database: Sessions, models: list[str]
+) -> None:
+    say(client, "tiny")
+    (before,) = servers(database)
+    assert len({say(client, name) for name in models * 2}) == len(models) == 10
+    (after,) = servers(database)
+    assert after.id == before.id
+    log = RunDir(live.home / "runs" / FOLDER / after.id).log.read_text()
+    assert log.count("tiny is loaded in") == 1
 
 
 def test_refusals_are_the_sdks_own_classes(client: openai.OpenAI, live: Service, models: list[str]) -> None:

@@ -42,7 +42,10 @@ def create(sessions: Sessions, job_id: str) -> str:
 
 def claim(sessions: Sessions, lease: timedelta = LEASE) -> JobEvaluation | None:
     with sessions.begin() as session:
-        return evaluations.claim(session, "worker", lease)
+        due = evaluations.next_due(session)
+        if due is not None:
+            evaluations.claim(session, due, "worker", lease)
+        return due
 
 
 def pass_pause(sessions: Sessions) -> None:

@@ -3,7 +3,9 @@
 import json
 import shutil
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -11,11 +13,12 @@ from pydantic import BaseModel, SecretStr
 
 from contract.evaluation import EvaluatedExample, EvaluationEnd, ModelAnswer
 from contract.events import CheckpointEvent
+from contract.failure import Failure, FailureCode
 from contract.recipe import DatasetSource
 from storage.backends import BucketStorage
 from store import artifacts, evaluations
 from store.evaluations import NewEvaluation
-from store.models import JobEvaluation
+from store.models import InferenceServer, JobEvaluation
 from store.scheduling import workers
 from store.session import Sessions
 from tests.support import s3
@@ -125,3 +128,42 @@ def test_adapter_gone_from_the_cache_is_fetched_again(  # parameters: fixtures
     waiting = evaluated(sessions, settings, bucket)
     assert waiting.status == "queued"
     assert "no longer in the worker's cache" in (waiting.waits or "")
+
+
+def put_off(sessions: Sessions, settings: WorkerSettings, bucket: BucketStorage, times: int, **server: object) -> Any:
+    """The evaluation, after so many turns. Its server has been in its state for some seconds each time."""
+    for _ in range(times):
+        evaluated(sessions, settings, bucket)
+        with sessions.begin() as session:
+            ago = sa.func.now() - timedelta(minutes=1)
+            session.execute(
+                sa.update(InferenceServer).values(changed_at=sa.func.now() - timedelta(seconds=6), **server)
+            )
+            session.execute(sa.update(JobEvaluation).values(turn_at=ago))
+    with sessions.begin() as session:
+        return session.scalars(sa.select(JobEvaluation)).one()
+
+
+def test_waiting_for_a_device_is_no_attempt(
+    sessions: Sessions, settings: WorkerSettings, bucket: BucketStorage, evaluation: JobEvaluation
+) -> None:
+    waiting = put_off(sessions, settings, bucket, times=8)
+    assert (waiting.status, waiting.attempt, waiting.breaks) == ("queued", 0, 0)
+    assert "no device is free to evaluate with tiny" in waiting.waits
+
+
+def test_server_that_never_starts_fails_its_evaluation(
+    sessions: Sessions, settings: WorkerSettings, bucket: BucketStorage, evaluation: JobEvaluation
+) -> None:
+    broken = Failure(code=FailureCode.OUT_OF_MEMORY, message="too large").model_dump(mode="json")
+    failed = put_off(sessions, settings, bucket, times=6, state="failed", failure=broken)
+    assert (failed.status, failed.attempt, failed.breaks) == ("failed", 0, 5)
+    assert "too large" in failed.failure["message"]
+
+
+def test_model_that_cannot_be_loaded_fails_its_evaluation(
+    sessions: Sessions, settings: WorkerSettings, bucket: BucketStorage, evaluation: JobEvaluation
+) -> None:
+    broken = Failure(code=FailureCode.MODEL_UNSUPPORTED, message="no llama").model_dump(mode="json")
+    failed = put_off(sessions, settings, bucket, times=2, state="failed", failure=broken)
+    assert (failed.status, failed.attempt, failed.failure["code"]) == ("failed", 0, "model_unsupported")

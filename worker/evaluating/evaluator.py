@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from pydantic import ValidationError
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from contract.evaluation import EvaluatedExample, EvaluationEnd, EvaluationLine, EvaluationRequest
@@ -29,8 +31,7 @@ from storage.errors import StorageUnavailable
 from store import artifacts, datasets, evaluations
 from store.earlier_adapter import folder_of
 from store.errors import ArtifactNotFound, JobNotFound
-from store.jobs import jobs
-from store.models import Artifact, InferenceServer, JobEvaluation
+from store.models import InferenceServer, Job, JobEvaluation
 from store.scheduling import inference
 from store.session import Sessions
 from worker.evaluating.scores import row_of, scores_of
@@ -44,11 +45,10 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_TICK = 0.2
-_LONGEST_WAIT_FOR_DEVICE = 5.0
-"""Then another evaluation gets its turn, whose base model may have a server."""
-_LONGEST_WAIT_FOR_START = 40.0
-"""A server that could not start is tried again after 30 s."""
+_SHORT_PAUSE = timedelta(seconds=1)
+"""Until a server that was just requested has a device, and until it has started."""
+_LONGEST_WAIT_FOR_DEVICE = timedelta(seconds=5)
+"""From then on it is looked for less often."""
 _PAGE = 200
 _SECONDS_BETWEEN_USES = 2.0
 """With the seconds between two lines it is less than what a server is spared for."""
@@ -81,13 +81,17 @@ class Evaluator:
     stopping: Callable[[], bool]
 
     def evaluate_next(self) -> JobEvaluation | None:
-        """Goes on with the evaluation whose turn it is, to its end or until it breaks off; None if none waits. Raises
-        OperationalError while the database is unavailable."""
+        """Goes on with the evaluation whose turn it is, to its end or until it breaks off; None if none waits. One
+        without a server is put off, which is no attempt. Raises OperationalError while the database is unavailable."""
         with self.sessions.begin() as session:
-            found = evaluations.claim(session, self.settings.worker, self.settings.lease)
-        if found is None:
-            return None
-        attempt = _Attempt(self.sessions, self.settings, self.storage, found)
+            found = evaluations.next_due(session)
+            if found is None:
+                return None
+            server = _server_for(session, found)
+            if server is None:
+                return found
+            evaluations.claim(session, found, self.settings.worker, self.settings.lease)
+        attempt = _Attempt(self.sessions, self.settings, self.storage, found, server)
         try:
             with leased(self.sessions, attempt.name, attempt.renew) as lost, _failures():
                 attempt.run(lambda: lost() or self.stopping())
@@ -98,6 +102,37 @@ class Evaluator:
         except _Unable as failed:
             attempt.fail(failed.failure)
         return found
+
+
+def _server_for(session: Session, evaluation: JobEvaluation) -> InferenceServer | None:
+    """The server of its base model, which is ready. None where the evaluation was put off or has failed instead."""
+    base = str(session.get_one(Job, evaluation.job_id).recipe["model"])
+    server = inference.want(session, base, background=True)
+    if server.state == "ready":
+        return server
+    if server.state == "failed":
+        _put_off_failed(session, evaluation, server)
+    elif server.state == "wanted" and _age(session, server) > _LONGEST_WAIT_FOR_DEVICE:
+        why = f"no device is free to evaluate with {base}; jobs or other models use them, or no worker runs"
+        evaluations.put_off(evaluation, f"{why} inference servers", evaluations.PAUSE)
+    else:
+        evaluations.put_off(evaluation, None, _SHORT_PAUSE)
+    return None
+
+
+def _age(session: Session, server: InferenceServer) -> timedelta:
+    """Time since its last state began, by the database's clock."""
+    return session.execute(select(func.now())).scalar_one() - server.changed_at
+
+
+def _put_off_failed(session: Session, evaluation: JobEvaluation, server: InferenceServer) -> None:
+    """Until the server, which could not start, is tried again. Each failed start is a break."""
+    failure = Failure.model_validate(server.failure)
+    if failure.code.retryable or failure.code in (FailureCode.OUT_OF_MEMORY, FailureCode.INTERNAL_ERROR):
+        why = f"{server.base} cannot be loaded now: {failure.message}"
+        evaluations.put_off_broken(session, evaluation, why, inference.FAILED)
+    else:
+        evaluations.fail_locked(session, evaluation, failure)
 
 
 @contextmanager
@@ -124,6 +159,7 @@ class _Attempt:
     settings: WorkerSettings
     storage: Storage
     evaluation: JobEvaluation
+    server: InferenceServer
 
     @property
     def name(self) -> str:
@@ -143,58 +179,35 @@ class _Attempt:
 
     def run(self, is_over: Callable[[], bool]) -> None:
         """Raises _Over, _Waits, _Unable, and what _failures knows."""
-        base, adapter = self._find_adapter()
+        adapter = self._find_adapter()
         given = DatasetSource.model_validate(self.evaluation.dataset)
         with datasets.find_file(self.sessions, self.settings, given.path) as path:
             source = given.model_copy(update={"path": str(path)})
             request = EvaluationRequest(
                 adapter=str(adapter), dataset=source, after=self.evaluation.done, **self.evaluation.settings
             )
-            server = self._await_server(base, is_over)
-            log.info("%s goes on after example %s, on server %s", self.name, request.after, server.id)
-            end = self._keep_rows(server, request, is_over)
+            log.info("%s goes on after example %s, on server %s", self.name, request.after, self.server.id)
+            end = self._keep_rows(request, is_over)
         self._publish(end, is_over)
 
-    def _find_adapter(self) -> tuple[str, Path]:
-        """The base model, and the folder of the adapter. Raises JobNotFound, ArtifactNotFound, StorageUnavailable."""
-
-        def read(session: Session) -> tuple[str, Artifact]:
-            job = jobs.get(session, self.evaluation.job_id)
-            return str(job.recipe["model"]), artifacts.get(session, job.id, self.evaluation.source)
-
-        base, source = self._transact(read)
+    def _find_adapter(self) -> Path:
+        """Its folder. Raises JobNotFound, ArtifactNotFound, StorageUnavailable."""
+        its = self.evaluation
+        source = self._transact(lambda session: artifacts.get(session, its.job_id, its.source))
         cache, home = self.settings.fetched_adapters, FolderStorage(self.settings.home)
         fetched = cache / artifacts.key(source)
         if folder_cache.use(fetched):
-            return base, fetched
+            return fetched
         try:
             with folder_cache.adding(cache, fetched) as beside:
                 folder = folder_of(source, home, self.storage, beside)
         except FileNotFoundError as error:
             raise ArtifactNotFound(source.job_id, source.name, " any more: its files are gone") from error
-        return base, fetched if folder == beside else folder
+        return fetched if folder == beside else folder
 
-    def _await_server(self, base: str, is_over: Callable[[], bool]) -> InferenceServer:
-        """A server that is ready, once there is one. Raises _Over, _Waits, _Unable."""
-        began = time.monotonic()
-        while not is_over():
-            server = self._transact(lambda session: inference.want(session, base, background=True))
-            if server.state == "ready":
-                return server
-            waited = time.monotonic() - began
-            if server.state == "failed":
-                _check_may_start(server, waited)
-            if server.state == "wanted" and waited > _LONGEST_WAIT_FOR_DEVICE:
-                why = f"no device is free to evaluate with {base}; jobs or other models use them, or no worker runs"
-                raise _Waits(f"{why} inference servers", is_break=False)
-            time.sleep(_TICK)
-        raise _Over
-
-    def _keep_rows(
-        self, server: InferenceServer, request: EvaluationRequest, is_over: Callable[[], bool]
-    ) -> EvaluationEnd:
+    def _keep_rows(self, request: EvaluationRequest, is_over: Callable[[], bool]) -> EvaluationEnd:
         """Raises _Over, _Waits, _Unable."""
-        used = time.monotonic()
+        used, server = time.monotonic(), self.server
         try:
             for line in read_lines(server, request):
                 if is_over() or not self._keep(line):
@@ -261,15 +274,6 @@ class _Attempt:
 
     def _transact(self, work: Callable[[Session], T]) -> T:
         return run_transaction(self.sessions, self.name, work)
-
-
-def _check_may_start(server: InferenceServer, waited: float) -> None:
-    """Raises _Unable for a server that cannot start, and _Waits for one that could not although it was tried again."""
-    failure = Failure.model_validate(server.failure)
-    if not (failure.code.retryable or failure.code in (FailureCode.OUT_OF_MEMORY, FailureCode.INTERNAL_ERROR)):
-        raise _Unable(failure)
-    if waited > _LONGEST_WAIT_FOR_START:
-        raise _Waits(f"{server.base} cannot be loaded now: {failure.message}", is_break=True)
 
 
 def _why_refused(refusal: Refusal) -> Exception:
