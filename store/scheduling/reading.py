@@ -151,8 +151,6 @@ def _occupant(taken: list[Any], ends: dict[str, tuple[float, float]]) -> Occupan
 
 def _servers(session: Session, now: float) -> list[Occupant]:
     """Inference servers on devices. A job that allows sharing may use the device of one; for any other job it ends."""
-    its = select(InferenceServer.id, InferenceServer.state, InferenceServer.worker, InferenceServer.number)
-    rows = session.execute(its.add_columns(Worker.inference).join(Worker, Worker.name == InferenceServer.worker))
     return [
         Occupant(
             id=row.id,
@@ -165,8 +163,13 @@ def _servers(session: Session, now: float) -> list[Occupant]:
             started=now,
             ends=now if row.inference == "preemptible" else None,
         )
-        for row in rows
+        for row in session.execute(_SERVERS)
     ]
+
+
+_SERVERS = select(
+    InferenceServer.id, InferenceServer.state, InferenceServer.worker, InferenceServer.number, Worker.inference
+).join(Worker, Worker.name == InferenceServer.worker)
 
 
 def _ends(session: Session, job_ids: Collection[str]) -> dict[str, tuple[float, float]]:
