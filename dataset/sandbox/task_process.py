@@ -77,27 +77,44 @@ class ForkServer:
         return self._server.pid if self._server else None
 
     def fork(self) -> TaskProcess:
+        try:
+            return self._fork()
+        except ConnectionError:  # it was just being killed
+            return self._fork()
+
+    def _fork(self) -> TaskProcess:
         errors = open(os.memfd_create("errors"), "w+b")  # noqa: SIM115
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                self._send(theirs, errors)
+                server = self._send(theirs, errors)
             ours.settimeout(_FORK_SECONDS)
             _, handles, _, _ = socket.recv_fds(ours, 1, 1)
             if not handles:
-                raise RuntimeError("the server of dataset tasks ended as it was to fork")
+                self._forget(server)
+                raise ConnectionError("the server of dataset tasks ended as it was to fork")
         except BaseException:
             ours.close()
             errors.close()
             raise
         return TaskProcess(ours, handles[0], errors)
 
-    def _send(self, connection: socket.socket, errors: BinaryIO) -> None:
+    def _send(self, connection: socket.socket, errors: BinaryIO) -> subprocess.Popen[bytes]:
         with self._lock:
             if self._server is None or self._requests is None or self._server.poll() is not None:
                 self._stop()
                 self._server, self._requests = _start()
-            socket.send_fds(self._requests, [b"."], [connection.fileno(), errors.fileno()])
+            try:
+                socket.send_fds(self._requests, [b"."], [connection.fileno(), errors.fileno()])
+            except ConnectionError:
+                self._stop()
+                raise
+            return self._server
+
+    def _forget(self, server: subprocess.Popen[bytes]) -> None:
+        with self._lock:
+            if self._server is server:
+                self._stop()
 
     def stop(self) -> None:
         with self._lock:
