@@ -1,85 +1,16 @@
 """`python -m dataset`: reads a TaskRequest from stdin and writes its TaskResponse to stdout, both as JSON."""
 
-import ctypes
-import math
-import resource
-import signal
+import os
 import sys
 
-from pydantic import BaseModel
-
-from contract.failure import Failure, FailureCode, InputError
-from dataset.dataset_reader import count_examples, read_examples
-from dataset.dataset_report import check_file
-from dataset.held_out import find_example
-from dataset.lengths import measure_lengths
-from dataset.preview import preview
-from dataset.rendering.folder_tokenizer import FolderTokenizer, read_tokenizer
-from dataset.rendering.tokenizer import set_chat_template
-from dataset.sandbox.tasks import (
-    AnyTask,
-    CheckFile,
-    CountExamples,
-    FindExample,
-    MeasureLengths,
-    PreviewExamples,
-    TaskRequest,
-    TaskResponse,
-    TokenizerRef,
-    TryExamples,
-)
-from dataset.trial import try_examples
-
-MAX_MEMORY = 6 << 30
-"""Bytes of address space. A JSON array of the largest size takes 2 GiB, and everything else far less."""
-_PR_SET_PDEATHSIG = 1
+from dataset.sandbox.answer import answer_task, end_with_parent
+from dataset.sandbox.tasks import TaskRequest
 
 
 def main() -> None:
+    end_with_parent(os.getppid())
     request = TaskRequest.model_validate_json(sys.stdin.buffer.read())
-    _limit(request.seconds)
-    try:
-        response = TaskResponse(answer=_run(request.task))
-    except InputError as error:
-        response = TaskResponse(failure=error.failure)
-    except MemoryError:
-        message = "the file takes more memory to read than it may; split it"
-        failure = Failure(code=FailureCode.DATASET_INVALID, message=message, param="dataset")
-        response = TaskResponse(failure=failure)
-    sys.stdout.write(response.model_dump_json())
-
-
-def _limit(seconds: float) -> None:
-    # If the service is killed, nobody waits for an answer any more.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
-    # All threads together count.
-    cpu = math.ceil(seconds * 4)
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _run(task: AnyTask) -> BaseModel:
-    match task:
-        case CheckFile():
-            return check_file(task.file, task.max_bytes)
-        case CountExamples():
-            return count_examples(task.file, task.max_bytes)
-        case FindExample():
-            return find_example(task.file, task.index)
-        case MeasureLengths():
-            return measure_lengths(_tokenizer(task.tokenizer), task.file, task.max_seconds)
-        case PreviewExamples():
-            return preview(_tokenizer(task.tokenizer), task.file, task.max_length, task.offset, task.limit)
-        case TryExamples():
-            return try_examples(_tokenizer(task.tokenizer), read_examples(task.file), task.embeddings)
-
-
-def _tokenizer(given: TokenizerRef) -> FolderTokenizer:
-    tokenizer = read_tokenizer(given.folder)
-    if given.chat_template is not None:
-        set_chat_template(tokenizer, given.chat_template)
-    return tokenizer
+    sys.stdout.write(answer_task(request).model_dump_json())
 
 
 if __name__ == "__main__":

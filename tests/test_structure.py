@@ -26,6 +26,7 @@ ROOT = Path(__file__).parent.parent
         "dataset.dataset_reader",
         "estimate.plan",
         "dataset.__main__",
+        "dataset.sandbox.fork_server",
         "worker.machine.inventory",
     ],
 )

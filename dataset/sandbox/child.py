@@ -1,18 +1,13 @@
 """Runs dataset tasks in processes of their own, with limits on time and memory. A chat template is a program, and a
 packed file may expand without end; the service stays responsive and its memory stays flat."""
 
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from contract.failure import FailureCode, InputError
+from dataset.sandbox.task_process import FORK_SERVER, ForkServer, TaskProcess
 from dataset.sandbox.tasks import Answer, Task, TaskRequest, TaskResponse
-
-_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH")
-"""Environment variables that a child gets. The service's own settings are left out, since some are secret."""
 
 _MAX_WAIT = 10.0  # seconds
 
@@ -32,9 +27,10 @@ class SandboxLimitExceeded(InputError):
 class DatasetSandbox:
     """Runs up to `max_tasks` tasks at once; stop() ends them with the service."""
 
-    def __init__(self, max_tasks: int = 4) -> None:
+    def __init__(self, max_tasks: int = 4, server: ForkServer = FORK_SERVER) -> None:
+        self._server = server
         self._free = threading.BoundedSemaphore(max_tasks)
-        self._running: set[subprocess.Popen[bytes]] = set()
+        self._running: set[TaskProcess] = set()
         self._lock = threading.Lock()
         self._stopped = False
 
@@ -55,55 +51,39 @@ class DatasetSandbox:
         request = TaskRequest.model_validate({"task": task, "seconds": seconds})
         with self._child() as child:
             try:
-                output, errors = child.communicate(request.model_dump_json().encode(), timeout=seconds)
-            except subprocess.TimeoutExpired as error:
+                output = child.communicate(request.model_dump_json().encode(), seconds)
+            except TimeoutError as error:
                 raise _limit_exceeded(f"takes longer than {seconds:.0f} s") from error
+            errors = child.errors()
         if self._stopped:
             raise SandboxStopped
-        if child.returncode != 0:
-            raise _limit_exceeded("takes more time or memory than it may", errors.decode(errors="replace")[-2000:])
+        if not output.endswith(b"\n"):  # it was killed, or has failed
+            raise _limit_exceeded("takes more time or memory than it may", errors)
         response = TaskResponse.model_validate_json(output)
         if response.failure is not None:
             raise InputError(response.failure.code, response.failure.message, response.failure.param)
         return response
 
     @contextmanager
-    def _child(self) -> Iterator[subprocess.Popen[bytes]]:
+    def _child(self) -> Iterator[TaskProcess]:
         """A new process, which is gone at the end of the block."""
-        child = _start()
+        child = self._server.fork()
+        with self._lock:
+            self._running.add(child)
+            if self._stopped:
+                child.kill()
         try:
-            with self._lock:
-                self._running.add(child)
-                if self._stopped:
-                    child.kill()
             yield child
         finally:
-            child.kill()
-            child.communicate()
             with self._lock:
                 self._running.discard(child)
+            child.close()
 
     def stop(self) -> None:
         with self._lock:
             self._stopped = True
             for child in self._running:
                 child.kill()
-
-
-def _start() -> subprocess.Popen[bytes]:
-    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    # Each thread of the tokenizers library takes address space.
-    environment |= {"RAYON_NUM_THREADS": "4", "MALLOC_ARENA_MAX": "2"}
-    # There are none, and the search reads what each installed package says of itself: a tenth of the start.
-    environment |= {"PYDANTIC_DISABLE_PLUGINS": "__all__"}
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "dataset"],  # -P: the current directory may have a "dataset" too
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment,
-        start_new_session=True,
-    )
 
 
 def _limit_exceeded(problem: str, log: str = "") -> SandboxLimitExceeded:

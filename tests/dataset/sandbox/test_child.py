@@ -1,7 +1,10 @@
 import json
 import os
+import re
+import signal
 import threading
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,9 +15,12 @@ from contract.failure import FailureCode, InputError
 from dataset.dataset_file import DatasetFile
 from dataset.dataset_report import DatasetReport, Problem
 from dataset.preview import Preview
-from dataset.sandbox.child import DatasetSandbox, SandboxStopped
+from dataset.sandbox.answer import MAX_MEMORY
+from dataset.sandbox.child import DatasetSandbox, SandboxLimitExceeded, SandboxStopped
+from dataset.sandbox.task_process import ForkServer
 from dataset.sandbox.tasks import CheckFile, PreviewExamples, TokenizerRef
 from tests.support.files import write_dataset, write_tokenizer
+from tests.support.waiting import until
 
 
 def check(path: Path | str, seconds: float = 120) -> DatasetReport:
@@ -83,49 +89,122 @@ def test_deeply_nested_file_is_refused_briefly(tmp_path: Path) -> None:
     assert found.errors == [Problem(row=1, message="is nested too deep")]
 
 
-def test_service_s_secrets_are_not_handed_on(rows: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def server() -> Iterator[ForkServer]:
+    """One of the test's own."""
+    server = ForkServer()
+    yield server
+    server.stop()
+
+
+def test_service_s_secrets_are_not_handed_on(
+    server: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FINETUNED_DATABASE_URL", "postgresql://secret")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    sandbox, seen = DatasetSandbox(), []
+    with running_task(server, tmp_path) as task:
+        assert all(b"PATH=" in each and b"secret" not in each for each in (environ(server.pid), environ(task)))
+
+
+def test_task_is_limited_and_alone(server: ForkServer, tmp_path: Path) -> None:
+    with running_task(server, tmp_path) as task:
+        limits = Path(f"/proc/{task}/limits").read_text()
+        assert re.search(rf"Max address space +{MAX_MEMORY} ", limits)
+        assert re.search(r"Max cpu time +240 ", limits)
+        assert re.search(r"Max core file size +0 ", limits)
+        # The server's own socket would let it start others. The connection is the only socket.
+        files = [os.readlink(file) for file in Path(f"/proc/{task}/fd").iterdir()]
+        assert sum(file.startswith("socket:") for file in files) == 1
+        # A thread that exists as the server forks would be missing in the task, with the locks that it holds.
+        assert len(os.listdir(f"/proc/{server.pid}/task")) == 1
+
+
+def test_tasks_end_with_their_server(server: ForkServer, tmp_path: Path) -> None:
+    with running_task(server, tmp_path, ends=SandboxLimitExceeded) as task:
+        os.kill(server.pid or 0, signal.SIGKILL)
+        until(lambda: not environ(task))
+
+
+def test_killed_server_is_replaced(server: ForkServer, rows: str) -> None:
+    sandbox, task = DatasetSandbox(server=server), CheckFile(file=DatasetFile(path=Path(rows)), max_bytes=None)
+    assert sandbox.run(task, 60).rows == 3
+    killed = server.pid or 0
+    os.kill(killed, signal.SIGKILL)
+    assert sandbox.run(task, 60).rows == 3
+    assert server.pid != killed
+
+
+@contextmanager
+def running_task(server: ForkServer, tmp_path: Path, ends: type[Exception] = SandboxStopped) -> Iterator[int]:
+    """The pid of a task that reads what nobody writes, until it ends with `ends`."""
+    sandbox, seen = DatasetSandbox(server=server), []
     os.mkfifo(tmp_path / "pipe")
-    asking = threading.Thread(target=lambda: seen.append(stopped(sandbox, tmp_path / "pipe")))
+    asking = threading.Thread(target=lambda: seen.append(refusal(sandbox, tmp_path / "pipe")))
     asking.start()
-    deadline = time.monotonic() + 30
-    while not (found := environments(b"-m\0dataset")):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    assert all(b"secret" not in environment for environment in found)
-    sandbox.stop()
-    asking.join(30)
-    assert seen == [True]
+    try:
+        yield until(lambda: next((pid for pid in children(server) if is_limited(pid)), None))
+    finally:
+        if ends is SandboxStopped:
+            sandbox.stop()
+        asking.join(30)
+    assert seen == [ends]
+    assert server.pid is not None
+    assert children(server) == []
 
 
-def stopped(sandbox: DatasetSandbox, path: Path) -> bool:
-    """Reads what nobody writes, until it is ended."""
+def refusal(sandbox: DatasetSandbox, path: Path) -> type[Exception] | None:
     try:
         sandbox.run(CheckFile(file=DatasetFile(path=path), max_bytes=None), 60)
-    except SandboxStopped:
-        return True
-    return False
+    except Exception as error:
+        return type(error)
+    return None
 
 
-def environments(of: bytes) -> list[bytes]:
-    """Of the children of this process."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            status = Path(f"/proc/{pid}/status").read_text()
-            if f"\nPPid:\t{os.getpid()}\n" in status and of in Path(f"/proc/{pid}/cmdline").read_bytes():
-                found.append(Path(f"/proc/{pid}/environ").read_bytes())
-        except (FileNotFoundError, ProcessLookupError):
-            pass
-    return [each for each in found if each]
+def children(server: ForkServer) -> list[int]:
+    """Those that still run."""
+    return [
+        pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if parent(pid) == server.pid and environ(pid)
+    ]
 
 
-def test_overlong_task_leaves_nothing(rows: str, tmp_path: Path) -> None:
+def parent(pid: int) -> int | None:
+    """None for a process that has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    found = re.search(r"\nPPid:\t(\d+)\n", status)
+    return int(found[1]) if found else None
+
+
+def is_limited(pid: int) -> bool:
+    """The CPU time is the last limit that a task sets."""
+    return re.search(r"Max cpu time +240 ", Path(f"/proc/{pid}/limits").read_text()) is not None
+
+
+def environ(pid: int | None) -> bytes:
+    """Empty for a process that has ended."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
+def test_overlong_task_leaves_nothing(server: ForkServer, rows: str, tmp_path: Path) -> None:
+    write_tokenizer(
+        tmp_path / "model", "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    )
+    task = PreviewExamples(
+        file=DatasetFile(path=Path(rows)),
+        tokenizer=TokenizerRef(folder=tmp_path / "model", chat_template=None),
+        max_length=2048,
+        offset=0,
+        limit=5,
+    )
     with pytest.raises(InputError, match="longer than 1 s"):
-        see(tmp_path, rows, "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", 1)
-    assert environments(b"-m\0dataset") == []
+        DatasetSandbox(server=server).run(task, 1)
+    assert server.pid is not None
+    assert children(server) == []
 
 
 def test_gigabyte_line_is_refused_in_little_memory(tmp_path: Path) -> None:
