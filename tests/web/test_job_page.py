@@ -148,3 +148,32 @@ def test_compared_curves_grow_while_their_jobs_run(page: Page, live: Service) ->
     for job_id in jobs:
         live.client.post(f"/jobs/{job_id}/cancel", params={"force": True}).raise_for_status()
     expect(page.locator("span.status.cancelled")).to_have_count(2, timeout=60_000)
+
+
+def test_answer_that_is_given_up_halfway_is_no_answer(page: Page, live: Service) -> None:
+    job = live.submit(name="steps=2")["id"]
+    live.wait(job)
+    for number in (1, 2, 3):
+        rating = {"messages": [{"role": "user", "content": f"Question {number}?"}], "model": "tiny", "label": True}
+        rating["answer"] = {"role": "assistant", "content": "Yes."}
+        live.client.post(f"/jobs/{job}/ratings", json=rating).raise_for_status()
+    # The second answer begins to arrive, and goes on only to be given up.
+    page.add_init_script("""
+        const own = window.fetch;
+        let count = 0;
+        window.fetch = async (path, options) => {
+            if (!String(path).includes("/ratings?") || ++count !== 2) return own(path, options);
+            const body = new ReadableStream({ start: (control) => {
+                control.enqueue(new TextEncoder().encode('{"data": ['));
+                options.signal.addEventListener("abort", () => control.error(options.signal.reason));
+            } });
+            return new Response(body, { headers: { "content-type": "application/json" } });
+        };
+    """)
+    page.goto(f"/#/chat?job={job}")
+    page.get_by_text("The newest ones").click()
+    rows = page.get_by_role("region", name="Ratings").last.get_by_role("row")
+    for count in (3, 2):
+        with page.expect_response(lambda response: response.request.method == "DELETE"):
+            rows.nth(count).get_by_role("button", name="Delete").click()
+    expect(rows).to_have_count(2)
