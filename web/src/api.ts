@@ -43,6 +43,16 @@ async function request<T>(method: string, path: string, body?: unknown, { signal
   return content as T;
 }
 
+// A file as text.
+export async function getText(path: string, signal: AbortSignal, headers: Record<string, string> = {}): Promise<string> {
+  const lost = (error: unknown): never => {
+    throw signal.aborted ? error : unreachable();
+  };
+  const answer = await fetch(path, { signal, headers }).catch(lost);
+  if (!answer.ok) throw refusal(answer.status, await answer.json().catch(() => ({})));
+  return answer.text().catch(lost);
+}
+
 export const unreachable = (): ApiError => new ApiError(0, "unreachable", "The service cannot be reached.");
 
 export function refusal(status: number, content: { error?: { code?: string; message?: string; param?: string | null } }): ApiError {
