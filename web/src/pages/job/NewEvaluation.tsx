@@ -20,12 +20,12 @@ export function NewEvaluation({ jobId, sources, made }: { jobId: string; sources
   const hasAdapter = sources.some(({ kind }) => kind === "adapter");
   const [chosen, setChosen] = useState<{ dataset?: string; checkpoint?: number | null }>({});
   const [path, setPath] = useState("");
-  const [limits, setLimits] = useState({ limit: LIMITS.limit.usual as number, max_new_tokens: LIMITS.max_new_tokens.usual as number });
+  const [typed, setTyped] = useState({ limit: String(LIMITS.limit.usual), max_new_tokens: String(LIMITS.max_new_tokens.usual) });
   const [problem, setProblem] = useState<unknown>();
   const offered = datasets.data?.data ?? [];
   const dataset = chosen.dataset ?? offered[0]?.id ?? ELSEWHERE;
   const checkpoint = chosen.checkpoint !== undefined ? chosen.checkpoint : hasAdapter ? null : steps[0]!;
-  const call = evaluateJob(jobId, { dataset: dataset || path || "held-out.jsonl", checkpoint, ...limits });
+  const call = evaluateJob(jobId, { dataset: dataset || path || "held-out.jsonl", checkpoint, limit: Number(typed.limit), max_new_tokens: Number(typed.max_new_tokens) });
 
   async function start(event: Event): Promise<void> {
     event.preventDefault();
@@ -68,11 +68,8 @@ export function NewEvaluation({ jobId, sources, made }: { jobId: string; sources
               required
               min={1}
               max={LIMITS[name].max}
-              value={limits[name]}
-              onChange={({ currentTarget }) => {
-                const { value, validity } = currentTarget;
-                if (validity.valid) setLimits((before) => ({ ...before, [name]: Number(value) }));
-              }}
+              value={typed[name]}
+              onInput={({ currentTarget: { value } }) => setTyped((before) => ({ ...before, [name]: value }))}
             />
           </label>
         ))}
