@@ -29,9 +29,9 @@ def routes() -> set[tuple[str, str]]:
     return {(method.upper(), path) for path, methods in paths.items() for method in methods}
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda each: each["command"].split("\n")[0])
-def test_copied_command_is_one_of_the_command_line(example: dict[str, str]) -> None:
-    program, *words = first_line(example["command"])
+@pytest.mark.parametrize("command", [each["command"] for each in EXAMPLES if "command" in each])
+def test_copied_command_is_one_of_the_command_line(command: str) -> None:
+    program, *words = first_line(command)
     assert program == "finetuned"
     parse_command(typer.main.get_command(app), words)
     with pytest.raises(Exception, match="No such option"):

@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, Page
 from tests.support import chromium, fake_merger, service
 from tests.support.database import empty_database
 from tests.support.files import add_model_and_dataset
+from tests.support.hub import ModelHub, model_hub
 from tests.support.service import FAKE_TRAINER, Service
 
 
@@ -20,8 +21,14 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
+def hub() -> Iterator[ModelHub]:
+    with model_hub() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
 def live(
-    tmp_path_factory: pytest.TempPathFactory, engine: sa.Engine, database_url: str, broker_url: str
+    tmp_path_factory: pytest.TempPathFactory, engine: sa.Engine, database_url: str, broker_url: str, hub: ModelHub
 ) -> Iterator[Service]:
     empty_database(engine)
     home = tmp_path_factory.mktemp("home")
@@ -31,6 +38,7 @@ def live(
         "FINETUNED_EXPORTER": f"{sys.executable} -P {fake_merger.__file__}",
         "FINETUNED_SLOTS": "3",
         "HF_TOKEN": service.SECRET_TOKEN,
+        "HF_ENDPOINT": hub.url,
     }
     with service.running(home, database_url, broker_url, **settings) as running:
         yield running

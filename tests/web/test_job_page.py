@@ -4,14 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 from playwright.sync_api import Locator, Page, expect
 
-from contract.recipe import DatasetSource
-from store import artifacts, evaluations
-from store.evaluations import NewEvaluation
-from store.models import EvaluatedRow
-from store.session import Sessions, make_sessions
 from tests.support.service import Service
 from tests.support.waiting import until
 
@@ -61,51 +55,6 @@ def test_plan_is_beside_what_a_job_took(page: Page, live: Service) -> None:
     peak = page.get_by_role("row").filter(has=page.get_by_role("rowheader", name="Peak memory"))
     assert peak.get_by_role("cell").nth(1).inner_text() != "–"
     expect(page.get_by_text("None had to be killed")).to_be_visible()
-
-
-def test_adapter_is_exported_in_a_chosen_format(page: Page, live: Service) -> None:
-    job = live.submit(name="steps=2")
-    live.wait(job["id"])
-    page.goto(f"/#/jobs/{job['id']}/artifacts")
-    page.get_by_label("Format").select_option("gguf")
-    page.get_by_role("button", name="Export", exact=True).click()
-    expect(page.get_by_role("region", name="Exports")).to_contain_text("adapter.tar → gguf")
-    expect(page.get_by_role("link", name="gguf.tar")).to_be_visible(timeout=60_000)
-
-
-def test_evaluation_shows_scores_and_answers_side_by_side(page: Page, live: Service, engine: sa.Engine) -> None:
-    job = live.submit(name="steps=2")["id"]
-    live.wait(job)
-    add_evaluation(make_sessions(engine), job)
-    page.goto(f"/#/jobs/{job}/samples")
-    evaluations = page.get_by_role("region", name="Evaluations")
-    evaluations.get_by_text("held-out.jsonl").click()
-    expect(evaluations.get_by_role("row").filter(has_text="0.2500")).to_contain_text("Adapter")
-    answers = evaluations.get_by_role("region", name="Answers side by side")
-    expect(answers.get_by_role("row").nth(1)).to_contain_text("Question 1?")
-    expect(answers.get_by_text("base says 20")).to_be_visible()
-    evaluations.get_by_role("button", name="Further examples").click()
-    expect(answers.get_by_text("adapter says 21")).to_be_visible()
-    expect(evaluations.get_by_role("button", name="Further examples")).to_be_disabled()
-    page.get_by_label("Language").select_option("zh")
-    expect(page.get_by_role("region", name="评测")).to_contain_text("基础模型")
-
-
-def add_evaluation(sessions: Sessions, job_id: str) -> None:
-    """One that has succeeded, with 21 rows."""
-    scores = {"perplexity": None, "exact_match": 0.5, "token_f1": 0.5, "rouge_l": 0.5}
-    of_models = {"base": {"loss": 2.5, **scores}, "adapter": {"loss": 0.25, **scores}}
-    with sessions.begin() as session:
-        adapter = artifacts.get(session, job_id, artifacts.ADAPTER)
-        settings = {"limit": 200, "max_length": 99, "max_new_tokens": 9, "temperature": 0, "seed": 0}
-        new = NewEvaluation(adapter, DatasetSource(path="held-out.jsonl", sha256="0" * 64), settings, 21)
-        made = evaluations.create(session, job_id, new, None)
-        made.status, made.scores, made.done = "succeeded", {"examples": 21, "supervised_tokens": 9, **of_models}, 21
-        answered = {"finish": "stop", "loss": 1, **dict.fromkeys(scores, 0.5)}
-        for number in range(1, 22):
-            row = {"number": number, "prompt": f"Question {number}?", "reference": "Yes.", "supervised_tokens": 1}
-            said = {name: {"answer": f"{name} says {number}", **answered} for name in of_models}
-            session.add(EvaluatedRow(evaluation_id=made.id, number=number, data=row | said))
 
 
 def test_zoom_is_kept_in_the_address(page: Page, live: Service) -> None:

@@ -30,14 +30,30 @@ async function request<T>(method: string, path: string, body?: unknown, { signal
   try {
     answer = await fetch(path, { method, headers, body: isForm || typeof body === "string" ? body : JSON.stringify(body), ...(signal && { signal }) });
   } catch (error) {
-    if (signal?.aborted) throw error;
-    throw new ApiError(0, "unreachable", "The service cannot be reached.");
+    throw signal?.aborted ? error : unreachable();
   }
   if (answer.status === 204) return undefined as T;
-  const content = await answer.json().catch(() => ({}));
+  const content = await answer.json().catch((error: unknown) => {
+    if (signal?.aborted) throw error;
+    // A refusal may come from a proxy, which speaks no JSON. But half of an answer is none.
+    if (answer.ok) throw unreachable();
+    return {};
+  });
   if (!answer.ok) throw refusal(answer.status, content);
   return content as T;
 }
+
+// A file as text.
+export async function getText(path: string, signal: AbortSignal, headers: Record<string, string> = {}): Promise<string> {
+  const lost = (error: unknown): never => {
+    throw signal.aborted ? error : unreachable();
+  };
+  const answer = await fetch(path, { signal, headers }).catch(lost);
+  if (!answer.ok) throw refusal(answer.status, await answer.json().catch(() => ({})));
+  return answer.text().catch(lost);
+}
+
+export const unreachable = (): ApiError => new ApiError(0, "unreachable", "The service cannot be reached.");
 
 export function refusal(status: number, content: { error?: { code?: string; message?: string; param?: string | null } }): ApiError {
   const { code = "error", message = `The service answered ${status}.`, param = null } = content.error ?? {};

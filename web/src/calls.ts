@@ -6,8 +6,8 @@ export type Call = {
   body?: unknown;
   // Name of a file that is uploaded.
   file?: string;
-  // The words of the command after "finetuned", and what it reads from stdin.
-  command: readonly string[];
+  // The words of the command after "finetuned", if there is one, and what it reads from stdin.
+  command?: readonly string[];
   input?: string;
 };
 
@@ -27,6 +27,32 @@ export const exportJob = (id: string, source: string, format: string): Call => (
   body: { format, source },
   command: ["export", id, "--format", format, "--source", source],
 });
+export type WantedPush = { repo: string; secret: string; artifact: string; private: boolean; revision: string | null };
+export const pushJob = (id: string, push: WantedPush): Call => ({
+  method: "POST",
+  path: `/jobs/${id}/pushes`,
+  body: push,
+  command: [
+    ...["push", id, push.repo, "--artifact", push.artifact, "--secret", push.secret],
+    ...(push.private ? [] : ["--public"]),
+    ...(push.revision === null ? [] : ["--revision", push.revision]),
+  ],
+});
+export type WantedEvaluation = { dataset: string; checkpoint: number | null; limit: number; max_new_tokens: number };
+export const evaluateJob = (id: string, evaluation: WantedEvaluation): Call => ({
+  method: "POST",
+  path: `/jobs/${id}/evaluations`,
+  body: evaluation,
+  command: [
+    ...["evaluate", id, "--dataset", evaluation.dataset],
+    ...(evaluation.checkpoint === null ? [] : ["--checkpoint", String(evaluation.checkpoint)]),
+    ...["--limit", String(evaluation.limit), "--max-new-tokens", String(evaluation.max_new_tokens)],
+  ],
+});
+export const deleteEvaluation = (id: string, evaluation: string): Call => ({ method: "DELETE", path: `/jobs/${id}/evaluations/${evaluation}` });
+export const rateAnswer = (id: string, verdict: unknown): Call => ({ method: "POST", path: `/jobs/${id}/ratings`, body: verdict });
+export const deleteRating = (id: string, rating: string): Call => ({ method: "DELETE", path: `/jobs/${id}/ratings/${rating}` });
+export const downloadRatings = (id: string, method: "kto" | "dpo"): Call => ({ method: "GET", path: `/jobs/${id}/ratings-${method}.jsonl` });
 export const cloneJob = (id: string, recipe: unknown): Call => ({ method: "POST", path: "/jobs", body: recipe, command: ["clone", id] });
 // A text as body is the JSON itself.
 export const submitJob = (json: string): Call => ({ method: "POST", path: "/jobs", body: json, command: ["submit", "-", "--watch"], input: json });
@@ -102,7 +128,8 @@ export function asCurl({ method, path, body, file }: Call, origin: string): stri
   return `curl -X ${method} -H "Authorization: Bearer $FINETUNED_API_KEY"${sent} ${quoted(origin + path)}`;
 }
 
-export function asCommand({ command, input }: Call, origin: string): string {
+export function asCommand({ command, input }: Call, origin: string): string | undefined {
+  if (!command) return undefined;
   const elsewhere = origin === HOME ? [] : ["--url", origin];
   const line = ["finetuned", ...command, ...elsewhere].map(quoted).join(" ");
   return input === undefined ? line : `${line} <<'${END}'\n${input}\n${END}`;

@@ -18,4 +18,10 @@ declare module "node:fs" {
   export function writeFileSync(file: string, text: string): void;
 }
 
+declare module "node:http" {
+  type Answer = { writeHead(status: number, headers: Record<string, string>): void; write(text: string): void; destroy(): void };
+  type Server = { listen(port: number, host: string, listening: () => void): void; address(): { port: number }; closeAllConnections(): void; close(): void };
+  export function createServer(answer: (request: unknown, answer: Answer) => void): Server;
+}
+
 declare const process: { env: Record<string, string | undefined> };

@@ -71,9 +71,9 @@ def test_rated_answers_are_downloaded_as_rows(page: Page, live: Service, job_id:
     expect(reference).to_be_visible()
     page.get_by_role("textbox", name="Your question").press("Enter")
     tuned = answer(page, "Fine-tuned model")
-    tuned.get_by_role("button", name="Better").click(timeout=START_MS)
+    tuned.get_by_role("button", name="Better", exact=True).click(timeout=START_MS)
     expect(page.get_by_text("Good: 0 · Bad: 0 · Pairs: 1")).to_be_visible()
-    answer(page, "Base: tiny").get_by_role("button", name="Bad").click()
+    answer(page, "Base: tiny").get_by_role("button", name="Bad", exact=True).click()
     expect(page.get_by_text("Good: 0 · Bad: 1 · Pairs: 1")).to_be_visible()
     (pair,) = save(page, "Download for DPO", tmp_path)
     held_out = live.client.get(f"/jobs/{job_id}/held-out").json()["example"]
@@ -81,7 +81,7 @@ def test_rated_answers_are_downloaded_as_rows(page: Page, live: Service, job_id:
     assert reference.locator("p").inner_text() == held_out["reference"]["content"]
     (row,) = save(page, "Download for KTO", tmp_path)
     assert row["label"] is False
-    tuned.get_by_role("button", name="Better").click()
+    tuned.get_by_role("button", name="Better", exact=True).click()
     expect(page.get_by_text("Good: 0 · Bad: 1 · Pairs: 0")).to_be_visible()
 
 
@@ -109,7 +109,7 @@ def test_rating_an_earlier_answer_keeps_the_later_ones(page: Page, live: Service
     for count, question in ((1, "Hi?"), (2, "And now?")):
         ask(page, question)
         expect(page.get_by_text("first after")).to_have_count(count, timeout=START_MS)
-    bad = answer(page, "Base: tiny").first.get_by_role("button", name="Bad")
+    bad = answer(page, "Base: tiny").first.get_by_role("button", name="Bad", exact=True)
     bad.click()
     expect(bad).to_have_attribute("aria-pressed", "true")
     expect(page.get_by_text("first after")).to_have_count(2)
@@ -127,7 +127,7 @@ def test_answer_that_was_cut_can_only_be_bad(page: Page, job_id: str) -> None:
     ask(page, "Hi?")
     for model in ("Base: tiny", "Fine-tuned model"):
         expect(answer(page, model)).to_contain_text("can only be rated as bad", timeout=START_MS)
-        assert answer(page, model).get_by_role("group").get_by_role("button").all_inner_texts() == ["Bad"]
+        assert answer(page, model).get_by_role("group").get_by_role("button").all_inner_texts() == ["Bad", "Copy as…"]
 
 
 def test_conversation_is_found_again_with_all_its_parts(page: Page, job_id: str) -> None:

@@ -38,6 +38,7 @@ export function useCompared(ids: readonly string[]): { data?: Compared[]; round:
     }
     Promise.all(ids.map((id) => read(id, abort.signal))).then(
       (found) => {
+        if (abort.signal.aborted) return;
         setData(found);
         setError(undefined);
         wait(found);

@@ -13,6 +13,7 @@ import { type X, aligned, smooth, stepsOf, xOf } from "../plot/series";
 import { setX, useZoom } from "../plot/zoom";
 import { href, route, setQuery } from "../route";
 import { t } from "../words";
+import { ComparedEvaluations } from "./evaluations/ComparedEvaluations";
 import { differing, flat } from "./recipes";
 import { type Results, deciding, leading, shownResults } from "./sweeps/best";
 
@@ -96,6 +97,7 @@ export function Compare() {
           </tbody>
         </table>
       </div>
+      <ComparedEvaluations jobs={data.map(({ job }) => job)} />
     </>
   );
 }

@@ -3,7 +3,7 @@ import { Copy } from "../parts/Copy";
 import { go } from "../route";
 import { t } from "../words";
 
-const FIRST = asCommand(submitJob('{"model": "MODEL", "dataset": "rows.jsonl"}'), location.origin);
+const FIRST = asCommand(submitJob('{"model": "MODEL", "dataset": "rows.jsonl"}'), location.origin)!;
 
 export function NoJobs() {
   return (

@@ -22,14 +22,17 @@ export function Calls({ list, of }: { list: readonly Titled[]; of?: string }) {
 function Dialog({ list, close }: { list: readonly Titled[]; close: () => void }) {
   const dialog = useRef<HTMLDialogElement>(null);
   useEffect(() => dialog.current?.showModal(), []);
+  const hasCommand = list.some(({ calls }) => calls.some(({ command }) => command));
   return (
     <dialog ref={dialog} class="calls" onClose={close} aria-labelledby="calls-title">
-      <h2 id="calls-title">{t("copy.title")}</h2>
-      <p class="quiet">{t("copy.key")}</p>
+      <h2 id="calls-title">{t(hasCommand ? "copy.title" : "copy.curl")}</h2>
+      <p class="quiet">{t(hasCommand ? "copy.key" : "copy.keyCurl")}</p>
       {list.map(({ title, calls }) => (
         <section>
           <h3>{title}</h3>
-          <Form of={title} label={t("copy.command")} text={calls.map((call) => asCommand(call, location.origin)).join("\n")} />
+          {calls.every(({ command }) => command) && (
+            <Form of={title} label={t("copy.command")} text={calls.map((call) => asCommand(call, location.origin)).join("\n")} />
+          )}
           <Form of={title} label={t("copy.curl")} text={calls.map((call) => asCurl(call, location.origin)).join("\n")} />
         </section>
       ))}

@@ -13,7 +13,7 @@ export function useLoaded<T>(read: (signal: AbortSignal) => Promise<T>, about: r
     const abort = new AbortController();
     let timer: number | undefined;
     read(abort.signal).then(
-      (data) => setFound({ data }),
+      (data) => abort.signal.aborted || setFound({ data }),
       (error: unknown) => {
         if (abort.signal.aborted) return;
         setFound((before) => ({ ...before, error }));

@@ -17,7 +17,7 @@ export function usePages<T>(path: string, query: Readonly<Record<string, string>
     reading.current?.abort();
     const { signal } = (reading.current = new AbortController());
     get<Page<T>>(address(more), signal).then(
-      (page) => setFound({ rows: [...before, ...page.data], hasMore: page.has_more }),
+      (page) => signal.aborted || setFound({ rows: [...before, ...page.data], hasMore: page.has_more }),
       (error: unknown) => signal.aborted || setFound((now) => ({ ...now, error })),
     );
   }

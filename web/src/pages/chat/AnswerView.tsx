@@ -1,12 +1,13 @@
 import { useState } from "preact/hooks";
 import { compact, integer } from "../../format";
+import { Calls } from "../../parts/Calls";
 import { Problem } from "../../parts/Problem";
 import { type Word, isWord, t } from "../../words";
 import { type Answer, type Trouble, answerAll, busy, conversation, firstOpen } from "./conversation";
 import { labelOf } from "./labels";
 import { withoutThoughts } from "./messages";
 import type { Choice } from "./models";
-import { comparable, isRateable, isWhole, prefer, rate } from "./verdicts";
+import { comparable, isRateable, isWhole, prefer, preferenceCalls, rate, ratingCall } from "./verdicts";
 
 type Props = { jobId: string; choice: Choice; choices: readonly Choice[]; turn: number };
 
@@ -113,6 +114,14 @@ function Verdict({ jobId, choice, choices, turn, answer }: Props & { answer: Ans
           {t("chat.better")}
         </button>
       )}
+      <Calls
+        of={t("chat.rate", { name: labelOf(choice) })}
+        list={[
+          ...(isWhole(answer) ? [{ title: t("chat.good"), calls: [ratingCall(jobId, turn, choice, true)] }] : []),
+          { title: t("chat.bad"), calls: [ratingCall(jobId, turn, choice, false)] },
+          ...(pairs.length > 0 ? [{ title: t("chat.better"), calls: preferenceCalls(jobId, turn, choice, choices) }] : []),
+        ]}
+      />
       {!isWhole(answer) && <span class="quiet">{t("chat.notWhole")}</span>}
       {error !== undefined && <Problem error={error} />}
     </div>

@@ -1,10 +1,14 @@
-import { useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { get } from "../../api";
+import { deleteRating as deleteCall, downloadRatings } from "../../calls";
 import { integer } from "../../format";
+import { Calls } from "../../parts/Calls";
 import { useLoaded } from "../../parts/load";
 import { Problem } from "../../parts/Problem";
+import { go } from "../../route";
 import { t } from "../../words";
 import { busy } from "./conversation";
+import { trainOn } from "./training";
 import { type Rating, changes, deleteRating } from "./verdicts";
 
 type Stored = { data: Rating[]; has_more: boolean; desirable: number; undesirable: number; preferences: number };
@@ -14,23 +18,25 @@ export function Ratings({ jobId }: { jobId: string }) {
   const { data, error, reload } = useLoaded((signal) => get<Stored>(`/jobs/${jobId}/ratings?limit=50`, signal), [jobId, changes.value]);
   if (error !== undefined) return <Problem error={error} again={reload} />;
   if (!data || data.data.length === 0) return null;
-  const file = (method: string) => `/jobs/${jobId}/ratings-${method}.jsonl`;
+  const files = [
+    ...(data.desirable + data.undesirable > 0 ? [{ method: "kto" as const, download: t("ratings.kto"), train: t("ratings.trainKto") }] : []),
+    ...(data.preferences > 0 ? [{ method: "dpo" as const, download: t("ratings.dpo"), train: t("ratings.trainDpo") }] : []),
+  ];
   return (
     <section class="stack" aria-labelledby="ratings">
       <h2 id="ratings">{t("ratings")}</h2>
       <p class="quiet">{t("ratings.help")}</p>
       <div class="row">
         <span>{t("ratings.counts", { good: integer(data.desirable), bad: integer(data.undesirable), pairs: integer(data.preferences) })}</span>
-        {data.desirable + data.undesirable > 0 && (
-          <a href={file("kto")} download>
-            {t("ratings.kto")}
-          </a>
-        )}
-        {data.preferences > 0 && (
-          <a href={file("dpo")} download>
-            {t("ratings.dpo")}
-          </a>
-        )}
+        {files.map(({ method, download, train }) => (
+          <span class="row" key={method}>
+            <a href={downloadRatings(jobId, method).path} download>
+              {download}
+            </a>
+            <TrainOn jobId={jobId} method={method} label={train} />
+          </span>
+        ))}
+        {files.length > 0 && <Calls of={t("ratings")} list={files.map(({ method, download }) => ({ title: download, calls: [downloadRatings(jobId, method)] }))} />}
       </div>
       <details>
         <summary>{t("ratings.newest")}</summary>
@@ -56,6 +62,35 @@ export function Ratings({ jobId }: { jobId: string }) {
   );
 }
 
+function TrainOn({ jobId, method, label }: { jobId: string; method: "kto" | "dpo"; label: string }) {
+  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState<unknown>();
+  const leaving = useRef(new AbortController());
+  useEffect(() => () => leaving.current.abort(), []);
+
+  async function train(): Promise<void> {
+    setBusy(true);
+    setError(undefined);
+    try {
+      await trainOn(jobId, method, leaving.current.signal);
+      go(["new"]);
+    } catch (problem) {
+      if (leaving.current.signal.aborted) return;
+      setError(problem);
+      setBusy(false);
+    }
+  }
+
+  return (
+    <>
+      <button disabled={busy} onClick={() => void train()}>
+        {label}
+      </button>
+      {error !== undefined && <Problem error={error} />}
+    </>
+  );
+}
+
 function Row({ jobId, rating: { id, messages, answer, label, rejected } }: { jobId: string; rating: Rating }) {
   const [error, setError] = useState<unknown>();
   return (
@@ -67,6 +102,7 @@ function Row({ jobId, rating: { id, messages, answer, label, rejected } }: { job
         <button class="danger" disabled={busy.value} onClick={() => void deleteRating(jobId, id).catch(setError)}>
           {t("delete")}
         </button>
+        <Calls of={t("delete")} list={[{ title: t("delete"), calls: [deleteCall(jobId, id)] }]} />
         {error !== undefined && <Problem error={error} />}
       </td>
     </tr>

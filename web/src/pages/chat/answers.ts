@@ -1,5 +1,5 @@
 // One streamed answer of POST /v1/chat/completions, as it arrives.
-import { ApiError, refusal } from "../../api";
+import { type ApiError, refusal, unreachable } from "../../api";
 import type { AnswerRequest, ToolCall } from "./messages";
 
 export type Piece = { text?: string; calls?: ToolCall[]; finish?: string; tokens?: number };
@@ -32,21 +32,19 @@ export async function* streamed(request: AnswerRequest, signal: AbortSignal): As
     if (choice?.finish_reason) yield { finish: choice.finish_reason };
     if (usage) yield { tokens: usage.completion_tokens };
   }
-  throw lost();
+  throw unreachable();
 }
 
 async function ask(request: AnswerRequest, signal: AbortSignal): Promise<ReadableStream<Uint8Array>> {
   const body = JSON.stringify({ ...request, stream: true, stream_options: { include_usage: true } });
   const answer = await fetch("/v1/chat/completions", { method: "POST", headers: { "content-type": "application/json" }, body, signal }).catch((error: unknown) => {
-    throw signal.aborted ? error : lost();
+    throw signal.aborted ? error : unreachable();
   });
   if (answer.ok && answer.body) return answer.body;
   const reason = refusal(answer.status, await answer.json().catch(() => ({})));
   const seconds = Number(answer.headers.get("retry-after"));
   throw (answer.status === 429 || answer.status === 503) && seconds > 0 ? new RetryLater(reason, seconds) : reason;
 }
-
-const lost = (): ApiError => new ApiError(0, "unreachable", "The service cannot be reached.");
 
 // The data of each server-sent event. Lines that are comments keep the connection alive.
 async function* events(body: ReadableStream<Uint8Array>, signal: AbortSignal): AsyncGenerator<string> {
@@ -55,7 +53,7 @@ async function* events(body: ReadableStream<Uint8Array>, signal: AbortSignal): A
   try {
     for (;;) {
       const { done, value } = await reader.read().catch((error: unknown) => {
-        throw signal.aborted ? error : lost();
+        throw signal.aborted ? error : unreachable();
       });
       if (done) return;
       const lines = (rest + value).split("\n");

@@ -1,6 +1,7 @@
 // What the reader thinks of answers, stored at the job as rows of a dataset.
 import { signal } from "@preact/signals";
-import { ApiError, post, remove } from "../../api";
+import { ApiError, send } from "../../api";
+import * as calls from "../../calls";
 import { type Answer, changeAnswer, conversation, messageOf, messagesFor, store } from "./conversation";
 import type { Extras, Message } from "./messages";
 import type { Choice } from "./models";
@@ -19,10 +20,8 @@ export type Rating = Extras & {
 // Counted up when a rating is stored or deleted.
 export const changes = signal(0);
 
-const path = (jobId: string): string => `/jobs/${jobId}/ratings`;
-
 export async function deleteRating(jobId: string, id: string): Promise<void> {
-  await remove(`${path(jobId)}/${id}`).catch((error: unknown) => {
+  await send(calls.deleteRating(jobId, id)).catch((error: unknown) => {
     // Somebody else has deleted it.
     if (!(error instanceof ApiError && error.status === 404)) throw error;
   });
@@ -36,29 +35,36 @@ export async function deleteRating(jobId: string, id: string): Promise<void> {
 }
 
 // The same verdict again takes it back.
-export async function rate(jobId: string, turn: number, { key, model }: Choice, label: boolean): Promise<void> {
+export async function rate(jobId: string, turn: number, choice: Choice, label: boolean): Promise<void> {
+  const { key } = choice;
   const { rating } = answerAt(key, turn);
-  const verdict = { ...given(key, turn), model, label };
+  const verdict = ratingCall(jobId, turn, choice, label);
   if (rating) await deleteRating(jobId, rating.id);
   if (rating?.label === label) return;
-  const { id } = await post<Rating>(path(jobId), verdict);
+  const { id } = await send<Rating>(verdict);
   changeAnswer(key, turn, { rating: { id, label } });
   done();
 }
 
-// A pair for each of the others. The same verdict again takes them back, and one of another answer replaces them.
+export const ratingCall = (jobId: string, turn: number, { key, model }: Choice, label: boolean): calls.Call => calls.rateAnswer(jobId, { ...given(key, turn), model, label });
+
+// A pair for each of the others.
+export const preferenceCalls = (jobId: string, turn: number, better: Choice, choices: readonly Choice[]): calls.Call[] =>
+  comparable(turn, better, choices).map((worse) => {
+    const rejected = { rejected: messageOf(answerAt(worse.key, turn)), rejected_model: worse.model };
+    return calls.rateAnswer(jobId, { ...given(better.key, turn), model: better.model, ...rejected });
+  });
+
+// The same verdict again takes them back, and one of another answer replaces them.
 export async function prefer(jobId: string, turn: number, better: Choice, choices: readonly Choice[]): Promise<void> {
   const wasBetter = answerAt(better.key, turn).preferences.length > 0;
-  const verdicts = (wasBetter ? [] : comparable(turn, better, choices)).map((worse) => {
-    const rejected = { rejected: messageOf(answerAt(worse.key, turn)), rejected_model: worse.model };
-    return { ...given(better.key, turn), model: better.model, ...rejected };
-  });
+  const verdicts = wasBetter ? [] : preferenceCalls(jobId, turn, better, choices);
   for (const { key } of choices) {
     for (const id of conversation.value.answers[key]?.[turn]?.preferences ?? []) await deleteRating(jobId, id);
   }
   const preferences: string[] = [];
   for (const verdict of verdicts) {
-    preferences.push((await post<Rating>(path(jobId), verdict)).id);
+    preferences.push((await send<Rating>(verdict)).id);
     changeAnswer(better.key, turn, { preferences: [...preferences] });
   }
   done();

@@ -4,7 +4,9 @@ import { useLoaded } from "../../parts/load";
 import { Problem } from "../../parts/Problem";
 import type { Artifact, Job, JobEvent } from "../../types";
 import { t } from "../../words";
+import { kindOf } from "../../words/terms";
 import { Exports } from "./Exports";
+import { Pushes } from "./Pushes";
 
 export function Artifacts({ job, events }: { job: Job; events: JobEvent[] }) {
   const changes = events.filter((event) => event.type === "checkpoint" || event.type === "status").length;
@@ -18,6 +20,7 @@ export function Artifacts({ job, events }: { job: Job; events: JobEvent[] }) {
   return (
     <>
       <Exports jobId={job.id} artifacts={data.data} done={reload} />
+      <Pushes jobId={job.id} artifacts={data.data} />
       <div class="scroll" tabIndex={0} role="region" aria-label={t("artifacts")}>
         <table class="plain">
           <thead>
@@ -38,7 +41,7 @@ export function Artifacts({ job, events }: { job: Job; events: JobEvent[] }) {
                     {each.name}
                   </a>
                 </th>
-                <td>{each.kind}</td>
+                <td>{kindOf(each.kind)}</td>
                 <td class="number">{each.step ?? "–"}</td>
                 <td class="number">
                   {each.eval_loss?.toFixed(4) ?? "–"} {each.best && `★ ${t("best")}`}

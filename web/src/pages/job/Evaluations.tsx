@@ -1,62 +1,77 @@
 // The datasets that were run through the base model and the adapter: the scores, and the answers side by side.
-import { useEffect, useState } from "preact/hooks";
-import { get } from "../../api";
+import { useState } from "preact/hooks";
+import { get, send } from "../../api";
+import { deleteEvaluation } from "../../calls";
 import { loss } from "../../format";
+import { Calls } from "../../parts/Calls";
+import { Confirm } from "../../parts/Confirm";
 import { useLoaded } from "../../parts/load";
+import { isOpen, usePolling } from "../../parts/polling";
 import { Problem } from "../../parts/Problem";
 import { Status } from "../../parts/Status";
+import type { Artifact, Job } from "../../types";
 import { t } from "../../words";
+import { Answers } from "../evaluations/Answers";
+import { type Evaluation, MODELS, type Page, SCORES, nameOf } from "../evaluations/types";
+import { NewEvaluation } from "./NewEvaluation";
 
-const POLL_MS = 2000;
-const MODELS = ["base", "adapter"] as const;
-const SCORES = ["loss", "exact_match", "token_f1", "rouge_l"] as const;
-
-type Scores = Record<(typeof SCORES)[number], number>;
-type Evaluation = {
-  id: string;
-  checkpoint: number | null;
-  dataset: { path: string; filename: string | null };
-  status: "queued" | "running" | "succeeded" | "failed";
-  waits: string | null;
-  examples: number;
-  done: number;
-  scores: Record<(typeof MODELS)[number], Scores> | null;
-  failure: { message: string } | null;
-};
-type Row = { number: number; prompt: string; reference: string } & Record<(typeof MODELS)[number], { answer: string }>;
-type Page<T> = { data: T[]; has_more: boolean };
-
-export function Evaluations({ id }: { id: string }) {
-  const [opened, setOpened] = useState<string>();
-  const { data, error, reload } = useLoaded((signal) => get<Page<Evaluation>>(`/jobs/${id}/evaluations`, signal), [id]);
-  const open = data?.data.some((each) => each.status === "queued" || each.status === "running") ?? false;
-  useEffect(() => {
-    if (!open) return;
-    const timer = setInterval(reload, POLL_MS);
-    return () => clearInterval(timer);
-  }, [open]);
-  if (error !== undefined) return <Problem error={error} again={reload} />;
-  if (!data || data.data.length === 0) return null;
+export function Evaluations({ job }: { job: Job }) {
+  const saved = useLoaded((signal) => get<{ data: Artifact[] }>(`/jobs/${job.id}/artifacts`, signal), [job.id, job.status]);
+  const { data, error, reload } = useLoaded((signal) => get<Page<Evaluation>>(`/jobs/${job.id}/evaluations`, signal), [job.id]);
+  usePolling(data?.data, reload);
+  const sources = saved.data?.data.filter(({ kind }) => kind === "adapter" || kind === "checkpoint") ?? [];
+  if (sources.length === 0 && !data?.data.length && error === undefined && saved.error === undefined) return null;
   return (
-    <section aria-label={t("evaluations")}>
+    <section class="stack" aria-label={t("evaluations")}>
       <h2>{t("evaluations")}</h2>
-      {data.data.map((each) => (
-        <details open={opened === each.id} onToggle={(event) => event.currentTarget.open && setOpened(each.id)}>
-          <summary>
-            <Status status={each.status} /> {each.dataset.filename ?? each.dataset.path}
-            {each.checkpoint !== null && ` · ${t("step")} ${each.checkpoint}`} · {each.done}/{each.examples}
-          </summary>
-          {each.failure && <p lang="en">{each.failure.message}</p>}
-          {each.waits && <p lang="en">{each.waits}</p>}
-          {each.scores && <ScoreTable scores={each.scores} />}
-          {opened === each.id && <Rows key={each.id} url={`/jobs/${id}/evaluations/${each.id}/rows`} />}
-        </details>
+      {saved.error !== undefined && <Problem error={saved.error} again={saved.reload} />}
+      {error !== undefined && <Problem error={error} again={reload} />}
+      {sources.length > 0 && <NewEvaluation jobId={job.id} sources={sources} made={reload} />}
+      {data?.data.map((each) => (
+        <One key={each.id} evaluation={each} changed={reload} />
       ))}
     </section>
   );
 }
 
-function ScoreTable({ scores }: { scores: Record<(typeof MODELS)[number], Scores> }) {
+function One({ evaluation, changed }: { evaluation: Evaluation; changed: () => void }) {
+  const [opened, setOpened] = useState(false);
+  const [asks, setAsks] = useState(false);
+  const [problem, setProblem] = useState<unknown>();
+  const { id, job_id, checkpoint, status, done, examples, failure, waits, scores } = evaluation;
+  const call = deleteEvaluation(job_id, id);
+  const end = t(isOpen(evaluation) ? "cancel" : "delete");
+  return (
+    <details open={opened} onToggle={(event) => setOpened(event.currentTarget.open)}>
+      <summary>
+        <Status status={status} /> {nameOf(evaluation)}
+        {checkpoint !== null && ` · ${t("step")} ${checkpoint}`} · {done}/{examples}
+      </summary>
+      {failure && <p lang="en">{failure.message}</p>}
+      {waits && <p lang="en">{waits}</p>}
+      {scores && <ScoreTable scores={scores} />}
+      {opened && <Answers columns={MODELS.map((model) => ({ title: t(`evaluations.${model}`), of: evaluation, model }))} />}
+      <p class="row">
+        <button class="danger" onClick={() => setAsks(true)}>
+          {end}
+        </button>
+        <Calls list={[{ title: end, calls: [call] }]} of={`${end}, ${nameOf(evaluation)}`} />
+      </p>
+      {problem !== undefined && <Problem error={problem} />}
+      {asks && (
+        <Confirm
+          title={`${end}: ${nameOf(evaluation)}`}
+          text={t("evaluations.deleteHelp")}
+          action={end}
+          confirm={() => void send(call).then(changed, setProblem)}
+          close={() => setAsks(false)}
+        />
+      )}
+    </details>
+  );
+}
+
+function ScoreTable({ scores }: { scores: NonNullable<Evaluation["scores"]> }) {
   return (
     <table class="plain">
       <thead>
@@ -72,56 +87,11 @@ function ScoreTable({ scores }: { scores: Record<(typeof MODELS)[number], Scores
           <tr>
             <th scope="row">{t(`evaluations.${model}`)}</th>
             {SCORES.map((score) => (
-              <td>{loss(scores[model][score])}</td>
+              <td class="number">{loss(scores[model][score])}</td>
             ))}
           </tr>
         ))}
       </tbody>
     </table>
-  );
-}
-
-function Rows({ url }: { url: string }) {
-  // The number behind which each page begins.
-  const [begins, setBegins] = useState<readonly number[]>([0]);
-  const after = begins[begins.length - 1]!;
-  const { data, error, reload } = useLoaded((signal) => get<Page<Row>>(`${url}?after=${after}`, signal), [url, after]);
-  if (error !== undefined) return <Problem error={error} again={reload} />;
-  if (!data) return null;
-  return (
-    <>
-      <div class="scroll" tabIndex={0} role="region" aria-label={t("evaluations.answers")}>
-        <table class="plain samples">
-          <thead>
-            <tr>
-              <th scope="col">{t("prompt")}</th>
-              <th scope="col">{t("expected")}</th>
-              {MODELS.map((model) => (
-                <th scope="col">{t(`evaluations.${model}`)}</th>
-              ))}
-            </tr>
-          </thead>
-          <tbody>
-            {data.data.map((row) => (
-              <tr>
-                <td>{row.prompt}</td>
-                <td>{row.reference}</td>
-                {MODELS.map((model) => (
-                  <td>{row[model].answer}</td>
-                ))}
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
-      <p class="row">
-        <button disabled={begins.length === 1} onClick={() => setBegins(begins.slice(0, -1))}>
-          {t("evaluations.before")}
-        </button>
-        <button disabled={!data.has_more} onClick={() => setBegins([...begins, data.data[data.data.length - 1]!.number])}>
-          {t("evaluations.after")}
-        </button>
-      </p>
-    </>
   );
 }

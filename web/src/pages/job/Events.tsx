@@ -2,6 +2,7 @@ import { compact, moment } from "../../format";
 import { route, setQuery } from "../../route";
 import type { JobEvent } from "../../types";
 import { t } from "../../words";
+import { eventOf, fieldOf, valueOf } from "../../words/terms";
 
 const MOST_SHOWN = 500;
 
@@ -16,7 +17,7 @@ export function Events({ events }: { events: JobEvent[] }) {
         <select aria-label={t("kind")} value={only} onChange={(event) => setQuery("type", event.currentTarget.value)}>
           <option value="">{t("jobs.all")}</option>
           {types.map((type) => (
-            <option value={type}>{type}</option>
+            <option value={type}>{eventOf(type)}</option>
           ))}
         </select>
       </div>
@@ -24,8 +25,8 @@ export function Events({ events }: { events: JobEvent[] }) {
         {shown.toReversed().map((event) => (
           <li class={event.data.level === "warning" ? "warning" : ""}>
             <time dateTime={new Date(event.time * 1000).toISOString()}>{moment(event.time * 1000)}</time>
-            <strong>{event.type}</strong>
-            <span>{describe(event.data)}</span>
+            <strong>{eventOf(event.type)}</strong>
+            <span>{describe(event.data, fieldOf, (name, value) => valueOf(event.type, name, value))}</span>
           </li>
         ))}
       </ol>
@@ -33,10 +34,11 @@ export function Events({ events }: { events: JobEvent[] }) {
   );
 }
 
-export function describe(data: Record<string, unknown>): string {
-  const parts = Object.entries(data).filter(([, value]) => value !== null);
-  return parts.map(([name, value]) => (name === "message" ? String(value) : `${name} ${text(value)}`)).join(" · ");
-}
+const asItIs = (name: string): string => name;
 
-const text = (value: unknown): string =>
-  typeof value === "string" ? value : typeof value === "number" ? compact(value) : JSON.stringify(value);
+export function describe(data: Record<string, unknown>, field = asItIs, word = (_: string, value: string): string => value): string {
+  const parts = Object.entries(data).filter(([, value]) => value !== null);
+  const text = (name: string, value: unknown): string =>
+    typeof value === "string" ? word(name, value) : typeof value === "number" ? compact(value) : JSON.stringify(value);
+  return parts.map(([name, value]) => (name === "message" ? String(value) : `${field(name)} ${text(name, value)}`)).join(" · ");
+}

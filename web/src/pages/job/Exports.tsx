@@ -1,15 +1,14 @@
 // Has a worker make another form of the adapter, or of a checkpoint, and shows how far that is.
-import { useEffect, useState } from "preact/hooks";
+import { useState } from "preact/hooks";
 import { get, send } from "../../api";
 import { exportJob } from "../../calls";
 import { Calls } from "../../parts/Calls";
 import { useLoaded } from "../../parts/load";
+import { usePolling } from "../../parts/polling";
 import { Problem } from "../../parts/Problem";
 import { Status } from "../../parts/Status";
 import { type Artifact, EXPORT_FORMATS, type Export, type ExportFormat } from "../../types";
 import { t } from "../../words";
-
-const POLL_MS = 2000;
 
 export function Exports({ jobId, artifacts, done }: { jobId: string; artifacts: Artifact[]; done: () => void }) {
   const sources = artifacts.filter((each) => each.kind === "adapter" || each.kind === "checkpoint").map((each) => each.name);
@@ -17,16 +16,8 @@ export function Exports({ jobId, artifacts, done }: { jobId: string; artifacts: 
   const [chosen, setChosen] = useState<string>();
   const [problem, setProblem] = useState<unknown>();
   const { data, error, reload } = useLoaded((signal) => get<{ data: Export[] }>(`/jobs/${jobId}/exports`, signal), [jobId]);
-  const open = data?.data.filter((each) => each.status === "queued" || each.status === "running").length ?? 0;
-  useEffect(() => {
-    if (open === 0) return;
-    const timer = setInterval(reload, POLL_MS);
-    // Fewer are open, or none: an artifact may be there.
-    return () => {
-      clearInterval(timer);
-      done();
-    };
-  }, [open]);
+  // Where one has ended, an artifact may be there.
+  usePolling(data?.data, reload, done);
   if (sources.length === 0) return null;
   const source = chosen ?? (sources.includes("adapter.tar") ? "adapter.tar" : sources[0]!);
   const call = exportJob(jobId, source, format);

@@ -55,7 +55,7 @@ export function JobPage({ id, tab }: { id: string; tab: string }) {
       {tab === "events" && <Events events={watched.events} />}
       {tab === "log" && <LogTab job={job} events={watched.events} />}
       {tab === "samples" && <Samples id={id} events={watched.events} />}
-      {tab === "samples" && <Evaluations id={id} />}
+      {tab === "samples" && <Evaluations job={job} />}
       {tab === "artifacts" && <Artifacts job={job} events={watched.events} />}
       {tab === "usage" && <UsageTab job={job} />}
     </>

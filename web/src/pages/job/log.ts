@@ -1,5 +1,5 @@
 // A job's log as lines: what its trainer and its worker say while it runs, or a log file of an attempt that has ended.
-import { ApiError, refusal } from "../../api";
+import { getText } from "../../api";
 import type { JobEvent } from "../../types";
 import { describe } from "./Events";
 
@@ -22,12 +22,7 @@ export function linesOf(events: readonly JobEvent[]): string[] {
 // The end of a log file.
 export async function readLogFile(path: string, bytes: number, signal: AbortSignal): Promise<string[]> {
   const from = Math.max(0, bytes - MOST_BYTES);
-  const answer = await fetch(path, { signal, headers: from ? { range: `bytes=${from}-` } : {} }).catch((error: unknown) => {
-    if (signal.aborted) throw error;
-    throw new ApiError(0, "unreachable", "The service cannot be reached.");
-  });
-  if (!answer.ok) throw refusal(answer.status, await answer.json().catch(() => ({})));
-  const lines = (await answer.text()).split(/\r?\n/);
+  const lines = (await getText(path, signal, from ? { range: `bytes=${from}-` } : {})).split(/\r?\n/);
   if (from) lines.shift();
   if (lines.at(-1) === "") lines.pop();
   return lines.slice(-MOST_LINES);

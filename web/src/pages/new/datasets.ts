@@ -1,5 +1,5 @@
 // Datasets as the API answers about them, and their upload.
-import { ApiError, refusal } from "../../api";
+import { refusal, unreachable } from "../../api";
 
 export type Problem = { row: number | null; message: string };
 
@@ -61,12 +61,12 @@ export function upload(file: File, progress: (part: number) => void, signal: Abo
   body.append("file", file);
   return new Promise((resolve, reject) => {
     request.upload.onprogress = (event) => progress(event.lengthComputable ? event.loaded / event.total : 0);
-    request.onerror = () => reject(new ApiError(0, "unreachable", "The service cannot be reached."));
+    request.onerror = () => reject(unreachable());
     request.onabort = () => reject(new DOMException("", "AbortError"));
     request.onload = () => {
-      const content = request.response ?? {};
-      if (request.status < 300) resolve(content as DatasetDetail);
-      else reject(refusal(request.status, content));
+      if (request.status >= 300) reject(refusal(request.status, request.response ?? {}));
+      else if (request.response === null) reject(unreachable());
+      else resolve(request.response as DatasetDetail);
     };
     signal.addEventListener("abort", () => request.abort());
     request.open("POST", "/datasets");
