@@ -6,7 +6,7 @@ from pathlib import Path
 
 from contract import ids
 from worker.launchers import slurm_commands as slurm
-from worker.launchers.profiles import Profile
+from worker.launchers.profiles import SlurmProfile
 from worker.launchers.slurm import job_environment, slurm_conf
 from worker.launchers.slurm_ending import seconds
 from worker.settings import WorkerSettings
@@ -46,7 +46,7 @@ def _check_version(said: str) -> str:
     return said
 
 
-def _check_profile(settings: WorkerSettings, name: str, profile: Profile) -> str:
+def _check_profile(settings: WorkerSettings, name: str, profile: SlurmProfile) -> str:
     if profile.partition is not None:
         _check_partition(name, profile.partition)
     if profile.image is not None and not Path(profile.image).exists():
@@ -69,7 +69,7 @@ def _check_partition(name: str, partition: str) -> None:
         )
 
 
-def _try_node(settings: WorkerSettings, name: str, profile: Profile) -> str:
+def _try_node(settings: WorkerSettings, name: str, profile: SlurmProfile) -> str:
     """Reads a file of the home folder on a node, with the Python that would train there."""
     probe = settings.home / ids.new_id("probe_")
     probe.write_text("shared")
@@ -92,7 +92,7 @@ def _try_node(settings: WorkerSettings, name: str, profile: Profile) -> str:
     return "a node reads the home folder"
 
 
-def _options(profile: Profile) -> list[str]:
+def _options(profile: SlurmProfile) -> list[str]:
     given = {
         "partition": profile.partition,
         "account": profile.account,
