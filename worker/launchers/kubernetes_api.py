@@ -88,7 +88,7 @@ class KubernetesApi:
         """Creates it, unless one of its name exists: then an earlier call had got through."""
         with _answers():
             try:
-                self.client.create(JobSets(jobset))
+                self.client.create(JobSets.from_dict(dict(jobset)))
             except ApiError as error:
                 if error.response.status_code != 409:
                     raise

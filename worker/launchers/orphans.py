@@ -10,10 +10,10 @@ from worker.supervise.orphans import Orphans
 
 
 def orphans_of(settings: WorkerSettings, grace: timedelta) -> Orphans | SlurmOrphans | KubernetesOrphans:
-    found: Orphans | SlurmOrphans = Orphans(settings.worker, settings.runs, grace)
-    profiles = settings.profiles.values()
+    local, profiles = Orphans(settings.worker, settings.runs, grace), settings.profiles.values()
+    found: Orphans | SlurmOrphans = local
     if any(isinstance(profile, SlurmProfile) for profile in profiles):
-        found = SlurmOrphans(found, settings.worker, settings.runs, grace)
+        found = SlurmOrphans(local, settings.worker, settings.runs, grace)
     namespaces = {profile.namespace for profile in profiles if isinstance(profile, KubernetesProfile)}
     if not namespaces:
         return found

@@ -29,7 +29,11 @@ def check_cluster(settings: WorkerSettings) -> str:
     """Returns what was found. Raises ClusterFault."""
     try:
         found = [_check_version(slurm.run(["sbatch", "--version"]).strip())]
-        found += [_check_profile(settings, name, profile) for name, profile in settings.profiles.items()]
+        found += [
+            _check_profile(settings, name, profile)
+            for name, profile in settings.profiles.items()
+            if isinstance(profile, SlurmProfile)
+        ]
     except slurm.SlurmMissing as error:
         raise ClusterFault(f"{error}: run the worker where jobs are submitted") from error
     except slurm.ControllerUnreachable as error:

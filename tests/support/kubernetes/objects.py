@@ -10,7 +10,7 @@ from tests.support.jobs import make_recipe
 from tests.support.kubernetes.cluster import NAMESPACE
 from worker.launchers.kubernetes_jobset import make_jobset
 from worker.launchers.launcher import TrainerRun
-from worker.launchers.profiles import KubernetesProfile
+from worker.launchers.profiles import KubernetesProfile, Profile
 from worker.settings import WorkerSettings
 
 JOB = "job_0123456789abcdef01234567"
@@ -35,7 +35,7 @@ GPU = {
 
 
 def make_settings(home: Path, **keys: Any) -> WorkerSettings:
-    profiles = {"a": KubernetesProfile.model_validate(KEYS | keys)}
+    profiles: dict[str, Profile] = {"a": KubernetesProfile.model_validate(KEYS | keys)}
     database, broker = SecretStr("a-secret-url"), SecretStr("another-secret-url")
     return WorkerSettings(database_url=database, broker_url=broker, home=home, worker="one", profiles=profiles)
 

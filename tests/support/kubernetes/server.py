@@ -1,7 +1,7 @@
 """`python -m tests.support.kubernetes.server PORT` answers as an API server does. /test/... is for tests alone.
 
-Deleting marks an object that has dependents or runs, as the real one does with foreground deletion and with pods. A test
-then removes it.
+Deleting marks an object that has dependents or runs, as the real one does with foreground deletion and with pods. A
+test then removes it.
 """
 
 import json
@@ -158,8 +158,8 @@ def _delete(
     state: State, key: tuple[str, str, str], query: dict[str, list[str]], body: dict[str, Any]
 ) -> tuple[int, Any]:
     found = state.objects[key]
-    seconds = (query.get("gracePeriodSeconds") or [body.get("gracePeriodSeconds")])[0]
-    policy = (query.get("propagationPolicy") or [body.get("propagationPolicy")])[0]
+    seconds = query["gracePeriodSeconds"][0] if "gracePeriodSeconds" in query else body.get("gracePeriodSeconds")
+    policy = query["propagationPolicy"][0] if "propagationPolicy" in query else body.get("propagationPolicy")
     if str(seconds) == "0" or (key[1] == "jobsets" and policy != "Foreground"):
         del state.objects[key]
     else:
