@@ -23,7 +23,7 @@ from contract.run_dir import RunDir, list_states
 from store.scheduling import reasons
 from store.scheduling.situation import Wait
 from worker.launchers.kubernetes_api import ApiRefused, ApiUnreachable, KubernetesApi, Object
-from worker.launchers.kubernetes_ending import Left, Seen, condition, ending, has_ended
+from worker.launchers.kubernetes_ending import LeftByPods, Seen, condition, ending, has_ended
 from worker.launchers.kubernetes_jobset import SECONDS_ABOVE_GRACE, jobset_name, make_jobset
 from worker.launchers.kubernetes_node import CLAIM, EXIT
 from worker.launchers.launcher import Ended, Prepared, TrainerRun
@@ -81,7 +81,7 @@ class KubernetesTrainer:
         self._verdict: Ended | None = None
         self._stop = self._kill = False
         self._wake = threading.Event()
-        self._created = False
+        self._created = self._begun = False
         self._pods: dict[str, Object] = {}
         """By their uid, as they were seen last."""
         self._workload: Object | None = None
@@ -139,6 +139,8 @@ class KubernetesTrainer:
 
     def _look(self) -> None:
         self._give_sign()
+        # Before the look: an admission and a start may follow it.
+        self._begun = self._file(CLAIM).exists()
         jobset = self._api.find(self._order.name)
         if jobset is None and not self._created:
             self._submit()
@@ -188,7 +190,7 @@ class KubernetesTrainer:
             return True
         if condition(jobset, "Completed") or condition(jobset, "Failed"):
             return True
-        return bool(jobset["spec"].get("suspend")) and self._file(CLAIM).exists()
+        return bool(jobset["spec"].get("suspend")) and self._begun
 
     def _is_forgotten(self, pod: Object) -> bool:
         """Whether its node is unreachable for longer than its processes can live there."""
@@ -266,10 +268,10 @@ class KubernetesTrainer:
         seen = Seen(jobset, jobs, list(self._pods.values()), self._workload)
         return ending(seen, self._left(), stop_requested=self._stop or self._kill)
 
-    def _left(self) -> Left:
+    def _left(self) -> LeftByPods:
         code, order = self._read(EXIT), self._order
         resumed = order.state.name if order.state else None
-        return Left(
+        return LeftByPods(
             exit_code=int(code) if code.isdigit() else None,
             saved=any(state.name != resumed for state in list_states([order.folder])),
             told_to_stop=self._file(STOP).exists(),

@@ -16,7 +16,7 @@ Object = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Left:
+class LeftByPods:
     """What the pods have left in the run folder."""
 
     exit_code: int | None = None
@@ -38,7 +38,7 @@ class Seen:
     workload: Object | None = None
 
 
-def ending(seen: Seen, left: Left, *, stop_requested: bool) -> Ended:
+def ending(seen: Seen, left: LeftByPods, *, stop_requested: bool) -> Ended:
     code = _exit_code(seen.pods, left)
     known = code if code is not None else 128 + 15
     if stop_requested:
@@ -76,7 +76,7 @@ def has_ended(pod: Object) -> bool:
     return pod["status"].get("phase") in ("Succeeded", "Failed")
 
 
-def _exit_code(pods: Sequence[Object], left: Left) -> int | None:
+def _exit_code(pods: Sequence[Object], left: LeftByPods) -> int | None:
     if left.exit_code is not None:
         return left.exit_code
     codes = [int(end["exitCode"]) for end in _terminations(pods)]
@@ -88,14 +88,14 @@ def _terminations(pods: Sequence[Object]) -> list[Object]:
     return [end for status in statuses if (end := (status.get("state") or {}).get("terminated"))]
 
 
-def _deleted(code: int, left: Left) -> Ended:
+def _deleted(code: int, left: LeftByPods) -> Ended:
     if left.told_to_stop:
         return Ended(code, excused=True, message="another worker of the same name has ended the job; it goes on")
     message = "the JobSet was deleted, and not by this service; a retry goes on from what it has saved"
     return Ended(code, Failure(code=FailureCode.CANCELLED_IN_CLUSTER, message=message))
 
 
-def _evicted(code: int, left: Left, evicted: Object | None) -> Ended:
+def _evicted(code: int, left: LeftByPods, evicted: Object | None) -> Ended:
     reason = (evicted or {}).get("reason", "")
     if "MaximumExecutionTimeExceeded" in reason:
         return _reached_limit(code, left)
@@ -116,7 +116,7 @@ def _disrupted(code: int, pod: Object, disruption: Object) -> Ended:
     return _lost(code, f"{reason} on {node}: {disruption.get('message', '')}")
 
 
-def _reached_limit(code: int, left: Left) -> Ended:
+def _reached_limit(code: int, left: LeftByPods) -> Ended:
     if left.saved:
         return Ended(code, excused=True, message="the job reached its time limit and has saved; it goes on")
     message = "the job reached its time limit before it had saved; a longer time_limit of the profile helps"

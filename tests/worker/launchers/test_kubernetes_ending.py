@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from contract.failure import FailureCode
-from worker.launchers.kubernetes_ending import Left, Seen, ending
+from worker.launchers.kubernetes_ending import LeftByPods, Seen, ending
 from worker.launchers.launcher import Ended
 
 
@@ -20,18 +20,18 @@ def pod(code: int, reason: str = "Error", **status: Any) -> dict[str, Any]:
     return {"metadata": {}, "spec": {"nodeName": "n1"}, "status": {"containerStatuses": [terminated], **status}}
 
 
-def end(seen: Seen, left: Left | None = None) -> Ended:
-    return ending(seen, left or Left(), stop_requested=False)
+def end(seen: Seen, left: LeftByPods | None = None) -> Ended:
+    return ending(seen, left or LeftByPods(), stop_requested=False)
 
 
 def test_exit_code_is_the_first_pods() -> None:
-    assert end(Seen(jobset(), pods=[pod(1), pod(143)]), Left(exit_code=3)) == Ended(3)
+    assert end(Seen(jobset(), pods=[pod(1), pod(143)]), LeftByPods(exit_code=3)) == Ended(3)
     assert end(Seen(jobset(), pods=[pod(0), pod(5)])) == Ended(5)
     assert end(Seen(jobset("Completed"))) == Ended(0)
 
 
 def test_what_was_asked_for_is_no_failure() -> None:
-    assert ending(Seen(None), Left(), stop_requested=True) == Ended(143)
+    assert ending(Seen(None), LeftByPods(), stop_requested=True) == Ended(143)
 
 
 @pytest.mark.parametrize("reason", ["PreemptionByScheduler", "EvictionByEvictionAPI"])
@@ -57,7 +57,7 @@ def test_memory_of_a_pod_is_told_from_a_kill() -> None:
 @pytest.mark.parametrize(("saved", "excused"), [(True, True), (False, False)])
 def test_deadline_is_excused_for_a_step_further(saved: bool, excused: bool) -> None:
     seen = Seen(jobset(), jobs=[{"status": conditions("Failed", "DeadlineExceeded")}])
-    ended = end(seen, Left(saved=saved))
+    ended = end(seen, LeftByPods(saved=saved))
     assert ended.excused is excused
     assert (ended.failure is None) is excused
 
@@ -85,7 +85,7 @@ def test_suspension_by_somebody_is_their_will(workload: dict[str, Any] | None) -
 
 
 def test_job_that_a_new_worker_ended_goes_on() -> None:
-    ended = end(Seen(None), Left(told_to_stop=True))
+    ended = end(Seen(None), LeftByPods(told_to_stop=True))
     assert (ended.excused, ended.failure) == (True, None)
 
 
