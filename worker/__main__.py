@@ -1,8 +1,10 @@
 """`python -m worker`: runs jobs until a signal stops it. Running jobs then save and go back to the queue."""
 
 import logging
+import os
 import shutil
 import sys
+from collections.abc import Mapping
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
@@ -14,6 +16,7 @@ from runtime.settings import read_settings
 from store import schema
 from store.scheduling.situation import SHARERS
 from store.session import make_engine, make_sessions
+from worker.launchers.profiles import Profile
 from worker.launchers.slurm_commands import PROGRAMS
 from worker.settings import WorkerSettings
 from worker.supervise.reconciler import release_earlier
@@ -29,8 +32,8 @@ def main() -> None:
     logs.configure(settings)
     if (problem := settings.inference_problem) is not None:
         log.warning(problem)
-    if settings.profiles and (missing := [name for name in PROGRAMS if shutil.which(name) is None]):
-        sys.exit(f"FINETUNED_PROFILES: PATH has no {', '.join(missing)}; run the worker where jobs are submitted")
+    if (problem := _problem_of(settings.profiles)) is not None:
+        sys.exit(f"FINETUNED_PROFILES: {problem}")
     _prepare(settings)
     worker = CeleryWorker(settings)
     worker.connect_signals()
@@ -48,6 +51,16 @@ def main() -> None:
             "--without-mingle",
         ]
     )
+
+
+def _problem_of(profiles: Mapping[str, Profile]) -> str | None:
+    """Why this process cannot hand jobs to the profiles' clusters."""
+    kinds = {profile.launcher for profile in profiles.values()}
+    if "slurm" in kinds and (missing := [name for name in PROGRAMS if shutil.which(name) is None]):
+        return f"PATH has no {', '.join(missing)}; run the worker where jobs are submitted"
+    if "kubernetes" in kinds and os.getuid() == 0:
+        return "pods run as the worker's user, and not as root; run the worker as another user"
+    return None
 
 
 def _prepare(settings: WorkerSettings) -> None:

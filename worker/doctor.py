@@ -27,6 +27,7 @@ from store import schema
 from store.scheduling import workers
 from store.session import make_engine, make_sessions
 from worker.launchers import slurm_check
+from worker.launchers.profiles import SlurmProfile
 from worker.launchers.slurm_check import ClusterFault
 from worker.machine import cuda
 from worker.machine.inventory import detect
@@ -184,6 +185,8 @@ def check_gpus(settings: WorkerSettings) -> str:
 def check_cluster(settings: WorkerSettings) -> str:
     if not settings.profiles:
         return "not used, as FINETUNED_PROFILES is not set"
+    if not any(isinstance(profile, SlurmProfile) for profile in settings.profiles.values()):
+        return "of the clusters, only Slurm's are looked at"
     try:
         return slurm_check.check_cluster(settings)
     except ClusterFault as fault:

@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from tests.support.slurm import SlurmCluster
 from worker import doctor
-from worker.launchers.profiles import Profile
+from worker.launchers.profiles import Profile, SlurmProfile
 from worker.settings import WorkerSettings
 
 
@@ -19,7 +19,7 @@ def in_reach(cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def look(home: Path, **keys: str | list[str]) -> str:
-    profiles = {"a": Profile.model_validate({"launcher": "slurm", **keys})}
+    profiles: dict[str, Profile] = {"a": SlurmProfile.model_validate({"launcher": "slurm", **keys})}
     settings = WorkerSettings(database_url=SecretStr("d"), broker_url=SecretStr("b"), home=home, profiles=profiles)
     return doctor.check_cluster(settings)
 

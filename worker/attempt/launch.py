@@ -5,8 +5,10 @@ from pathlib import Path
 from contract.recipe import Recipe
 from store.jobs import jobs
 from worker.attempt.context import Attempt
+from worker.launchers.kubernetes import KubernetesLauncher
 from worker.launchers.launcher import Launcher, Trainer, TrainerRun
 from worker.launchers.local import LocalLauncher, state_of
+from worker.launchers.profiles import KubernetesProfile
 from worker.launchers.slurm import SlurmLauncher
 
 
@@ -31,8 +33,12 @@ def launch_part(attempt: Attempt, endpoint: str, head_command: str) -> Trainer:
 
 
 def _launcher(attempt: Attempt, recipe: Recipe) -> Launcher:
-    profile = recipe.resources.profile
-    return SlurmLauncher(attempt.settings, attempt.settings.profiles[profile]) if profile else _local(attempt)
+    if recipe.resources.profile is None:
+        return _local(attempt)
+    settings, profile = attempt.settings, attempt.settings.profiles[recipe.resources.profile]
+    if isinstance(profile, KubernetesProfile):
+        return KubernetesLauncher(settings, profile)
+    return SlurmLauncher(settings, profile)
 
 
 def _local(attempt: Attempt) -> LocalLauncher:

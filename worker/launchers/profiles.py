@@ -1,7 +1,9 @@
-"""Profiles: an operator's names for parts of a cluster, in one JSON file, with what Slurm wants to know of each."""
+"""Profiles: an operator's names for parts of a cluster, in one JSON file, with what Slurm or Kubernetes wants to know
+of each."""
 
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -18,6 +20,7 @@ from pydantic import (
 
 from contract import patterns
 from contract.machine import Gpu, Machine, OfferedProfile
+from runtime.settings import Seconds
 
 Word = Annotated[str, StringConstraints(pattern=r"^[^\s\x00]+$")]
 Name = Annotated[str, StringConstraints(pattern=patterns.PROFILE)]
@@ -30,28 +33,44 @@ _OURS = (
 """Options of sbatch that the launcher or another key of the profile gives."""
 
 
-class Profile(BaseModel):
+class _Cluster(BaseModel):
+    """What both kinds say of the nodes."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    launcher: Literal["slurm"]
-    partition: Word | None = None
-    """None is the cluster's default, as of account and time_limit."""
-    gres: Annotated[str, StringConstraints(pattern=r"^gpu(:[A-Za-z0-9_.-]+)?$")] | None = None
-    """The GPUs of a node, such as "gpu:a100"; None trains on cores, one for each rank."""
     gpus_per_node: Annotated[int, Field(ge=1, le=64)] = 1
-    """Most GPUs that a job gets on a node; without gres, most ranks."""
+    """Most GPUs that a job gets on a node; on nodes without GPUs, most ranks."""
     max_nodes: Annotated[int, Field(ge=1, le=64)] = 1
     gpu_memory: ByteSize | None = None
     """Memory of a GPU, such as "80GB", from which plans and refusals follow."""
     compute_capability: tuple[int, int] = (8, 0)
     """CUDA's, such as [9, 0] for an H100, which computes in FP8."""
+    max_jobs: Annotated[int, Field(ge=1, le=500)] = 8
+    """Most jobs at once in the cluster's queue, waiting or running."""
+
+    def offer(self, name: str) -> OfferedProfile:
+        gpu = Gpu(uuid="", name=name, memory_bytes=self.gpu_memory, compute_capability=self.compute_capability)
+        node = Machine(
+            gpus=[gpu] * self.gpus_per_node if self.gpu_memory else [],
+            cores=self.gpus_per_node,
+            cpu_bf16=False,
+            slots=self.gpus_per_node,
+            profile=name,
+        )
+        return OfferedProfile(name=name, node=node, max_nodes=self.max_nodes, max_jobs=self.max_jobs)
+
+
+class SlurmProfile(_Cluster):
+    launcher: Literal["slurm"]
+    partition: Word | None = None
+    """None is the cluster's default, as of account and time_limit."""
+    gres: Annotated[str, StringConstraints(pattern=r"^gpu(:[A-Za-z0-9_.-]+)?$")] | None = None
+    """The GPUs of a node, such as "gpu:a100"; None trains on cores, one for each rank."""
     account: Word | None = None
     time_limit: Annotated[str, StringConstraints(pattern=r"^(\d+|(\d+-)?\d+(:\d+){0,2})$")] | None = None
     """As sbatch takes it, such as "1-00:00:00". A job that reaches it saves, and is submitted again."""
     image: Annotated[str, StringConstraints(pattern=r"^/")] | None = None
     """Path of an Apptainer image with the worker's own version; None runs the worker's Python on the nodes."""
-    max_jobs: Annotated[int, Field(ge=1, le=500)] = 8
-    """Most jobs at once in the cluster's queue, waiting or running."""
     options: list[Word] = []
     """More options of sbatch, such as "--cpus-per-task=8" and "--mem=64G"."""
 
@@ -70,17 +89,42 @@ class Profile(BaseModel):
                 raise ValueError(f'options: got "{option}"; {name} is given by the service or by another key')
         return self
 
-    def offer(self, name: str) -> OfferedProfile:
-        gpu = Gpu(uuid="", name=name, memory_bytes=self.gpu_memory, compute_capability=self.compute_capability)
-        node = Machine(
-            gpus=[gpu] * self.gpus_per_node if self.gres else [],
-            cores=self.gpus_per_node,
-            cpu_bf16=False,
-            slots=self.gpus_per_node,
-            profile=name,
-        )
-        return OfferedProfile(name=name, node=node, max_nodes=self.max_nodes, max_jobs=self.max_jobs)
 
+DnsName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
+"""A name of a Kubernetes object."""
+Label = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$", max_length=63)]
+LabelKey = Annotated[
+    str, StringConstraints(pattern=r"^([a-z0-9][-a-z0-9.]*/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")
+]
+
+
+class KubernetesProfile(_Cluster):
+    launcher: Literal["kubernetes"]
+    namespace: Annotated[DnsName, StringConstraints(max_length=63)]
+    queue: DnsName
+    """The LocalQueue of Kueue that its jobs wait in."""
+    image: Word
+    """The worker's image, of the worker's own version."""
+    claim: DnsName
+    """The volume claim with FINETUNED_HOME, which every node can mount."""
+    cpus: Annotated[int, Field(ge=1)]
+    """Of a pod, as is `memory`."""
+    memory: ByteSize
+    gpu: Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$")] | None = None
+    """The resource that a device plugin offers, such as "nvidia.com/gpu"; None trains on cores."""
+    node_selector: dict[LabelKey, Label] = {}
+    """Labels that a node must have, such as {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}."""
+    time_limit: Annotated[Seconds, Field(ge=timedelta(minutes=1))] | None = None
+    """Seconds, or a duration such as "P1D". A job that reaches it saves, and is submitted again."""
+
+    @model_validator(mode="after")
+    def _check_gpus(self) -> Self:
+        if (self.gpu is None) != (self.gpu_memory is None):
+            raise ValueError("gpu and gpu_memory go together: give both, or neither for nodes without GPUs")
+        return self
+
+
+Profile = Annotated[SlurmProfile | KubernetesProfile, Field(discriminator="launcher")]
 
 _profiles = TypeAdapter(Annotated[dict[Name, Profile], Field(min_length=1)])
 
@@ -101,7 +145,8 @@ def _problem(problem: Any) -> str:
     where, message = problem["loc"], re.sub(r"^Value error, ", "", problem["msg"])
     if not where:
         return message
-    key = ".".join(str(part) for part in where[1:])
+    # A wrong key comes with its launcher before it.
+    key = ".".join(str(part) for part in where[1:] if part not in ("slurm", "kubernetes"))
     return f"profile {where[0]}{f', {key}' if key else ''}: {message}"
 
 

@@ -25,7 +25,7 @@ from store.scheduling.situation import Wait
 from worker.launchers import slurm_commands as slurm
 from worker.launchers.command import trainer_arguments
 from worker.launchers.launcher import Ended, Prepared, TrainerRun
-from worker.launchers.profiles import Profile
+from worker.launchers.profiles import SlurmProfile
 from worker.launchers.slurm_commands import ControllerUnreachable, SlurmJob, SlurmMissing, SlurmRefused
 from worker.launchers.slurm_ending import WARNING, Left, ending, may_run, not_begun_on
 from worker.launchers.slurm_node import ALIVE, LONGEST_STOP, STOP, STOPPED
@@ -53,7 +53,7 @@ _NOT_PASSED_ON = {"CUDA_VISIBLE_DEVICES"}
 @dataclass(frozen=True)
 class SlurmLauncher:
     settings: WorkerSettings
-    profile: Profile
+    profile: SlurmProfile
 
     def prepare(self, run: TrainerRun) -> Prepared:
         settings, folder = self.settings, run.folder

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from contract import ids
 from worker.launchers import slurm_commands as slurm
-from worker.launchers.profiles import Profile
+from worker.launchers.profiles import SlurmProfile
 from worker.launchers.slurm import job_environment, slurm_conf
 from worker.launchers.slurm_ending import seconds
 from worker.settings import WorkerSettings
@@ -35,7 +35,11 @@ def check_cluster(settings: WorkerSettings) -> str:
     try:
         found = [_check_version(slurm.run(["sbatch", "--version"]).strip())]
         _check_configuration()
-        found += [_check_profile(settings, name, profile) for name, profile in settings.profiles.items()]
+        found += [
+            _check_profile(settings, name, profile)
+            for name, profile in settings.profiles.items()
+            if isinstance(profile, SlurmProfile)
+        ]
     except slurm.SlurmMissing as error:
         raise ClusterFault(f"{error}: run the worker where jobs are submitted") from error
     except slurm.ControllerUnreachable as error:
@@ -75,7 +79,7 @@ def _compare(whose: str, reading: float, between: tuple[float, float], other: st
         raise ClusterFault(f"{whose} is {off:.0f} s {is_at} {other}: {_SET_CLOCKS}")
 
 
-def _check_profile(settings: WorkerSettings, name: str, profile: Profile) -> str:
+def _check_profile(settings: WorkerSettings, name: str, profile: SlurmProfile) -> str:
     if profile.partition is not None:
         _check_partition(name, profile.partition)
     if profile.image is not None and not Path(profile.image).exists():
@@ -98,7 +102,7 @@ def _check_partition(name: str, partition: str) -> None:
         )
 
 
-def _try_node(settings: WorkerSettings, name: str, profile: Profile) -> str:
+def _try_node(settings: WorkerSettings, name: str, profile: SlurmProfile) -> str:
     """Reads and writes a file of the home folder on a node, with the Python that would train there."""
     probe = settings.home / ids.new_id("probe_")
     probe.write_text("shared")
@@ -132,7 +136,7 @@ def _compare_node(name: str, probe: Path, began: float) -> None:
         _compare(f"profile {name}: the node's clock", reading, (probe.stat().st_mtime,) * 2, "its file system's")
 
 
-def _options(profile: Profile) -> list[str]:
+def _options(profile: SlurmProfile) -> list[str]:
     given = {
         "partition": profile.partition,
         "account": profile.account,

@@ -30,7 +30,8 @@ from store.models import Lease
 from store.scheduling import inference, leases, memory, workers
 from store.session import Sessions
 from worker.dispatch import dispatch
-from worker.launchers.slurm_orphans import SlurmOrphans, tell_to_stop
+from worker.launchers.orphans import orphans_of
+from worker.launchers.slurm_orphans import tell_to_stop
 from worker.machine import devices
 from worker.machine.disk import DiskWatch
 from worker.machine.inventory import machine_memory_used
@@ -86,10 +87,7 @@ class Reconciler:
         """What is wrong with the database's schema."""
         # Later than a guard, which kills first and writes a report.
         longest = settings.grace + _LATER_THAN_A_GUARD
-        local = orphans.Orphans(settings.worker, settings.runs, longest)
-        self._orphans: orphans.Orphans | SlurmOrphans = (
-            SlurmOrphans(local, settings.worker, settings.runs, longest) if settings.profiles else local
-        )
+        self._orphans = orphans_of(settings, longest)
         self._database_available_since = math.inf
         """On the monotonic clock."""
 
