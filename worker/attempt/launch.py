@@ -5,7 +5,6 @@ from pathlib import Path
 from contract.recipe import Recipe
 from store.jobs import jobs
 from worker.attempt.context import Attempt
-from worker.launchers.kubernetes import KubernetesLauncher
 from worker.launchers.launcher import Launcher, Trainer, TrainerRun
 from worker.launchers.local import LocalLauncher, state_of
 from worker.launchers.profiles import KubernetesProfile
@@ -37,6 +36,9 @@ def _launcher(attempt: Attempt, recipe: Recipe) -> Launcher:
         return _local(attempt)
     settings, profile = attempt.settings, attempt.settings.profiles[recipe.resources.profile]
     if isinstance(profile, KubernetesProfile):
+        # The client of Kubernetes takes half a second to import.
+        from worker.launchers.kubernetes import KubernetesLauncher
+
         return KubernetesLauncher(settings, profile)
     return SlurmLauncher(settings, profile)
 
