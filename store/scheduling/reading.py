@@ -150,16 +150,18 @@ def _occupant(taken: list[Any], ends: dict[str, tuple[float, float]]) -> Occupan
 
 
 def _servers(session: Session, now: float) -> list[Occupant]:
-    """Inference servers on devices. A job that allows sharing may use the device of one; for any other job it ends."""
+    """Inference servers on devices. A job that allows sharing may use the device of one that shares; for any other job
+    it ends."""
     its = select(InferenceServer.id, InferenceServer.state, InferenceServer.worker, InferenceServer.number)
-    rows = session.execute(its.add_columns(Worker.inference).join(Worker, Worker.name == InferenceServer.worker))
+    of_worker = (Worker.inference, Worker.inference_shares)
+    rows = session.execute(its.add_columns(*of_worker).join(Worker, Worker.name == InferenceServer.worker))
     return [
         Occupant(
             id=row.id,
             owner="",
             priority=_BELOW_ALL_JOBS,
             devices=(DeviceRef(row.worker, row.number),),
-            share=True,
+            share=row.inference_shares,
             preemptible=row.inference == "preemptible" and row.state != "stopping",
             leaving=row.state == "stopping",
             started=now,

@@ -18,6 +18,7 @@ from inference.batch import PaddedBatch, Singles
 from inference.loop import Loop
 from inference.padding_check import takes_padded_rows
 from inference.prompts import Prompts
+from inference.serving import positions_of
 from trainer.model.base_model import load_base
 
 
@@ -28,7 +29,7 @@ class RunningLoop:
         self.adapters = Adapters(base, most_adapters)
         self.kind: type[PaddedBatch] | type[Singles] = PaddedBatch if takes_padded_rows(base.config) else Singles
         self.loop = Loop(self.adapters, most, self.kind, room)
-        self.prompts = Prompts(str(model), base)
+        self.prompts = Prompts(str(model), base.generation_config, positions_of(base.config))
         self._thread = threading.Thread(target=self.loop.run, args=(60,))
 
     def __enter__(self) -> "RunningLoop":

@@ -14,8 +14,8 @@ from contract.inference import Alive
 from contract.recipe import DatasetSource
 from dataset.dataset_reader import file_sha256
 from inference import alive
+from inference.engine import MOST_WAITING
 from inference.evaluation import evaluate
-from inference.loop import MOST_WAITING
 from inference.prompts import Refused
 from tests.inference.running_loop import RunningLoop, plain
 from tests.support.waiting import until
