@@ -94,6 +94,8 @@ def _environment(given: Mapping[str, str], program: str, key: str) -> dict[str, 
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_HOST_IP": "127.0.0.1",  # its processes talk to each other there, not at the machine's address
+        # It writes titles of its processes over their environment, by which the worker finds those that are left.
+        "SPT_NOENV": "1",
     }
     # Tools that it compiles with lie beside it.
     beside = {"PATH": f"{Path(program).parent}:{given.get('PATH', '')}"} if "/" in program else {}
