@@ -12,6 +12,7 @@ from pathlib import Path
 
 from contract.failure import FailureCode, InputError
 from contract.model import portable_adapter
+from contract.model.earlier_adapter import CONFIG
 from contract.recipe import Recipe
 from inference.vllm.wire import BASE, Vllm, VllmError
 from trainer.infrastructure import is_infrastructure, is_out_of_memory
@@ -95,6 +96,9 @@ class VllmAdapters:
 
     def _convert(self, adapter: Path, folder: Path) -> None:
         """Raises InputError."""
+        if not (adapter / CONFIG).is_file():
+            message = f"model: its adapter has no {CONFIG}; delete the model and train it again"
+            raise InputError(FailureCode.MODEL_UNSUPPORTED, message, "model")
         recipe = Recipe.model_validate(
             {"model": str(self._model), "dataset": "-", "adapter": {"start_from": str(adapter)}}
         )
