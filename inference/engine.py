@@ -17,7 +17,7 @@ STOPPING = Refusal(
 )
 
 
-class Engine(Protocol):
+class AnswerEngine(Protocol):
     room: float
     """Most tokens of all answers under way, with their prompts."""
 

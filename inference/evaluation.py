@@ -13,7 +13,7 @@ from contract.failure import FailureCode, InputError
 from contract.inference import Alive, Done, Piece, Refusal, Sampling
 from inference.alive import next_of, result_of
 from inference.answers import Answers
-from inference.engine import FULL, Engine
+from inference.engine import FULL, AnswerEngine
 from inference.example_tokens import ExampleTokens, read_example_tokens
 from inference.prompts import DocumentTokens, Prompts, Refused
 from inference.scoring import Scoring
@@ -28,7 +28,7 @@ _SECONDS_TO_WAIT = 0.5
 Lines = Generator[Alive | EvaluatedExample | EvaluationEnd, None, None]
 
 
-def evaluate(prompts: Prompts, engine: Engine, request: EvaluationRequest) -> Lines:
+def evaluate(prompts: Prompts, engine: AnswerEngine, request: EvaluationRequest) -> Lines:
     """What is under way is cancelled when the iterator is closed. Raises InputError, Refused."""
     tokens = prompts.document_tokens(Path(request.adapter), request.dataset.chat_template)
     max_length = min(request.max_length, tokens.positions or request.max_length)
@@ -106,7 +106,7 @@ def _prepare(example: ExampleTokens, adapter: Path) -> _UnderWay:
 
 
 def _begin(
-    engine: Engine, tokens: DocumentTokens, under_way: _UnderWay, request: EvaluationRequest
+    engine: AnswerEngine, tokens: DocumentTokens, under_way: _UnderWay, request: EvaluationRequest
 ) -> Generator[Alive, None, None]:
     """Raises Refused."""
     for of_model in (under_way.base, under_way.adapter):
@@ -120,13 +120,13 @@ def _begin(
             yield from _submit(engine, of_model.answers)
 
 
-def _most_tokens(engine: Engine, tokens: DocumentTokens, prompt: int, wanted: int) -> int:
+def _most_tokens(engine: AnswerEngine, tokens: DocumentTokens, prompt: int, wanted: int) -> int:
     """Of the answer to a prompt of so many tokens: what the model's context and the device's memory have room for."""
     room = engine.room if tokens.context is None else min(engine.room, tokens.context)
     return int(min(wanted, room - prompt))
 
 
-def _submit(engine: Engine, answers: Answers) -> Generator[Alive, None, None]:
+def _submit(engine: AnswerEngine, answers: Answers) -> Generator[Alive, None, None]:
     """Waits while too many others ask. Raises Refused."""
     while (refusal := engine.submit(answers)) is not None:
         if refusal is not FULL:

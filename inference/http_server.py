@@ -14,7 +14,7 @@ from contract.evaluation import EVALUATIONS, EvaluationRequest
 from contract.failure import InputError
 from contract.inference import ANSWERS, AnswerRequest, Done, Line, Refusal
 from inference.alive import next_of
-from inference.engine import Engine
+from inference.engine import AnswerEngine
 from inference.evaluation import Lines, evaluate
 from inference.prompts import Prompts, Refused
 
@@ -25,7 +25,7 @@ class AnswerServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, host: str, secret: str, prompts: Prompts, engine: Engine) -> None:
+    def __init__(self, host: str, secret: str, prompts: Prompts, engine: AnswerEngine) -> None:
         if ":" in host:
             self.address_family = socket.AF_INET6
         super().__init__((host, 0), _Handler)

@@ -15,7 +15,7 @@ from contract.inference import ServerSpec
 from contract.recipe import Recipe
 from inference.adapters import Adapters
 from inference.batch import PaddedBatch, Singles
-from inference.engine import Engine
+from inference.engine import AnswerEngine
 from inference.http_server import AnswerServer, port_of
 from inference.loop import Loop
 from inference.padding_check import takes_padded_rows
@@ -39,7 +39,7 @@ def serve(spec: ServerSpec, folder: Path, report_port: Callable[[int], None], st
             _answer(spec, *started, report_port, stop)
 
 
-def _load(spec: ServerSpec) -> tuple[Prompts, Engine]:
+def _load(spec: ServerSpec) -> tuple[Prompts, AnswerEngine]:
     began = time.monotonic()
     disable_progress_bar()
     device = this_device()
@@ -61,7 +61,7 @@ def positions_of(config: Any) -> int | None:
 
 
 def _answer(
-    spec: ServerSpec, prompts: Prompts, engine: Engine, report_port: Callable[[int], None], stop: threading.Event
+    spec: ServerSpec, prompts: Prompts, engine: AnswerEngine, report_port: Callable[[int], None], stop: threading.Event
 ) -> None:
     server = AnswerServer(spec.host, spec.secret, prompts, engine)
     threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
@@ -72,6 +72,6 @@ def _answer(
     log.info("it ends, %s", "on request" if stop.is_set() else "being idle")
 
 
-def _stop(stop: threading.Event, engine: Engine) -> None:
+def _stop(stop: threading.Event, engine: AnswerEngine) -> None:
     stop.wait()
     engine.stop()

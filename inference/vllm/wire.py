@@ -29,27 +29,27 @@ class Logprobs(BaseModel):
     """Of each token: itself and the most likely ones, as "token_id:NUMBER"."""
 
 
-class Choice(BaseModel):
+class AnswerPart(BaseModel):
     token_ids: list[int]
     logprobs: Logprobs | None = None
     finish_reason: str | None = None
 
 
 class _Chunk(BaseModel):
-    choices: list[Choice]
+    choices: list[AnswerPart]
 
 
 class _PromptLogprob(BaseModel):
     logprob: float
 
 
-class _ScoredChoice(Choice):
+class _ScoredPrompt(AnswerPart):
     prompt_logprobs: list[dict[int, _PromptLogprob] | None]
     """Of each token of the prompt: what those before it gave to it."""
 
 
-class _Scored(BaseModel):
-    choices: list[_ScoredChoice]
+class _ScoredPrompts(BaseModel):
+    choices: list[_ScoredPrompt]
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -75,7 +75,7 @@ class Vllm:
     async def unload_adapter(self, name: str) -> None:
         await self._post("/v1/unload_lora_adapter", {"lora_name": name}, _LONGEST_SILENCE)
 
-    async def complete(self, body: dict[str, Any]) -> AsyncGenerator[Choice, None]:
+    async def complete(self, body: dict[str, Any]) -> AsyncGenerator[AnswerPart, None]:
         """The parts of one answer. vLLM ends the answer if the generator is closed."""
         given = {**body, "stream": True, "return_token_ids": True, "return_tokens_as_token_ids": True}
         async with self._http.stream("POST", "/v1/completions", json=given) as response:
@@ -103,7 +103,7 @@ class Vllm:
             "return_token_ids": True,
         }
         response = await self._post("/v1/completions", body, _LONGEST_LOAD)
-        (choice,) = _Scored.model_validate_json(response).choices
+        (choice,) = _ScoredPrompts.model_validate_json(response).choices
         of_prompt = zip(choice.prompt_logprobs[1:], tokens[1:-1], strict=True)
         before = [found[token].logprob for found, token in of_prompt if found is not None]
         return [*before, *(choice.logprobs.token_logprobs if choice.logprobs else [])]

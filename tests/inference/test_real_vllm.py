@@ -9,9 +9,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from dataset.document import Document
 from inference.scoring import Scoring
-from tests.inference.running_loop import logprobs_of
+from tests.inference.running_loop import logprobs_of, plain_loss
 from tests.inference.running_vllm import RunningVllm, running_vllm
-from tests.inference.test_scoring import plain_loss
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1500)]
 

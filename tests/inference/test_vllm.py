@@ -24,11 +24,18 @@ from dataset.rendering.prompt import text_prompt
 from inference.evaluation import evaluate
 from inference.scoring import Scoring
 from inference.vllm.engine import VllmEnded
-from tests.inference.running_loop import lines, logprobs_of, pieces, plain, request, text_of
+from tests.inference.running_loop import (
+    TEXTS,
+    evaluation_request,
+    lines,
+    logprobs_of,
+    pieces,
+    plain,
+    plain_loss,
+    request,
+    text_of,
+)
 from tests.inference.running_vllm import RunningVllm, running_vllm, server_spec
-from tests.inference.test_evaluation import request as evaluation_request
-from tests.inference.test_loop import TEXTS
-from tests.inference.test_scoring import plain_loss
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's, of what a test loads without our checks

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from store.models import InferenceServer
 from store.session import Sessions, make_sessions
 from tests.inference.running_vllm import FAKE_VLLM
-from tests.inference.test_service import _command, processes, say, sdk, servers
+from tests.inference.served_models import command_of, processes, say, sdk, servers
 from tests.support.service import FAKE_TRAINER, Service, busy_devices
 from tests.support.trained_models import add_trained_model
 from tests.support.waiting import until
@@ -59,7 +59,7 @@ def client(live: Service) -> Iterator[openai.OpenAI]:
 
 
 def fakes(live: Service) -> list[int]:
-    return [pid for pid in live.everything() if "fake_vllm" in " ".join(_command(pid))]
+    return [pid for pid in live.everything() if "fake_vllm" in " ".join(command_of(pid))]
 
 
 def test_sdk_gets_vllms_answers_whole_and_streamed(client: openai.OpenAI, live: Service, models: list[str]) -> None:
@@ -109,7 +109,7 @@ def test_killed_vllm_ends_its_answers_and_another_starts(
 def test_killed_server_leaves_no_vllm(client: openai.OpenAI, live: Service, database: Sessions) -> None:
     assert say(client, "tiny")
     for pid in processes(live):
-        if "guard.py" not in " ".join(_command(pid)) and pid not in fakes(live):
+        if "guard.py" not in " ".join(command_of(pid)) and pid not in fakes(live):
             os.kill(pid, signal.SIGKILL)
     until(lambda: not fakes(live) and not processes(live) and not _on_devices(database))
 
