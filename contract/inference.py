@@ -17,6 +17,13 @@ READY = "ready.json"
 ANSWERS = "/answers"
 
 
+class VllmSpec(Section):
+    command: list[str]
+    """vLLM's own command, in an environment of its own."""
+    options: list[str]
+    """Further ones of `vllm serve`."""
+
+
 class ServerSpec(Section):
     model: str
     """Absolute folder of the base model, or a hub id."""
@@ -30,6 +37,8 @@ class ServerSpec(Section):
     """Most adapters loaded at once."""
     batch: int
     """Most answers at once. Others wait."""
+    vllm: VllmSpec | None = None
+    """Answers in place of the server's own model."""
 
 
 class Ready(Section):

@@ -28,7 +28,7 @@ def main() -> int:
 
         stop = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
-        serve(spec, lambda port: _write(folder / READY, Ready(port=port)), stop)
+        serve(spec, folder, lambda port: _write(folder / READY, Ready(port=port)), stop)
     except Exception as error:
         print_error(error)
         write_failure(failure_from(error), folder / "error.json")

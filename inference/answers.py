@@ -1,6 +1,7 @@
 """Requests on their way through the server: checked, tokenised, and turned into pieces of text."""
 
 import queue
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,41 +50,51 @@ class Answers:
         """Most tokens of one answer with its prompt."""
         return len(self.prompt) + self.most
 
+    @property
+    def has_begun(self) -> bool:
+        return bool(self._texts)
+
     def begin(self, adapter: str) -> list[AnswerRow]:
         """Its rows, once the adapter is loaded."""
-        for index in range(self.n):
-            row = AnswerRow(adapter, [*self.prompt], self.sampling, index)
-            hold_from = BEGIN if self.finds_calls else None
-            self._texts[row] = AnswerText(self.tokens.tokenizer, self.sampling.stop, hold_from)
-            self.rows.append(row)
-        self.lines.put(PromptTokens(tokens=len(self.prompt)))
+        self.begin_rows([AnswerRow(adapter, [*self.prompt], self.sampling, index) for index in range(self.n)])
         return [*self.rows]
 
+    def begin_rows(self, rows: Sequence[AnswerRow]) -> None:
+        hold_from = BEGIN if self.finds_calls else None
+        for row in rows:
+            self._texts[row] = AnswerText(self.tokens.tokenizer, self.sampling.stop, hold_from)
+        self.rows += rows
+        self.lines.put(PromptTokens(tokens=len(self.prompt)))
+
     def take(self, row: AnswerRow, logits: torch.Tensor) -> None:
-        """Chooses the row's next token and reports it. The row is removed once its answer has ended."""
+        """Chooses the row's next token, and adds it."""
         token = row.choose(logits)
+        self.add(row, token, None if self.sampling.logprobs is None else self._score(token, logits))
+
+    def add(self, row: AnswerRow, token: int, scored: ScoredToken | None) -> None:
+        """Reports the last one of the row's tokens. The row is removed once its answer has ended."""
         self._spent += 1
         text = self._texts[row]
         ends = token in self.tokens.ends
         shown = "" if ends else text.add(token)
-        scored = [] if ends or self.sampling.logprobs is None else [self._score(token, logits)]
+        tokens = [] if ends or scored is None else [scored]
         if ends or text.stopped:
-            self._finish(row, shown + text.end(), scored, "stop")
+            self._finish(row, shown + text.end(), tokens, "stop")
         elif len(row.tokens) - len(self.prompt) >= self.most:
-            self._finish(row, shown + text.end(), scored, "length")
-        elif shown or scored:
-            self.lines.put(Piece(index=row.index, text=shown, tokens=scored))
+            self._finish(row, shown + text.end(), tokens, "length")
+        elif shown or tokens:
+            self.lines.put(Piece(index=row.index, text=shown, tokens=tokens))
 
     def _score(self, token: int, logits: torch.Tensor) -> ScoredToken:
         logprobs = torch.log_softmax(logits, dim=-1)
         top = logprobs.topk(min(self.sampling.logprobs or 0, len(logprobs)))
         return ScoredToken(
-            text=self._text_of(token),
-            logprob=_finite(logprobs[token]),
-            top=[(self._text_of(int(each)), _finite(value)) for value, each in zip(*top, strict=True)],
+            text=self.text_of(token),
+            logprob=finite(float(logprobs[token])),
+            top=[(self.text_of(int(each)), finite(float(value))) for value, each in zip(*top, strict=True)],
         )
 
-    def _text_of(self, token: int) -> str:
+    def text_of(self, token: int) -> str:
         return self.tokens.tokenizer.decode([token])
 
     def _finish(self, row: AnswerRow, text: str, scored: list[ScoredToken], why: str) -> None:
@@ -103,5 +114,5 @@ class Answers:
         self.lines.put(refusal)
 
 
-def _finite(logprob: torch.Tensor) -> float:
-    return max(float(logprob), _LEAST_LOGPROB)
+def finite(logprob: float) -> float:
+    return max(logprob, _LEAST_LOGPROB)

@@ -13,8 +13,8 @@ from contract.failure import FailureCode, InputError
 from contract.inference import Alive, Done, Piece, Refusal, Sampling
 from inference.alive import next_of, result_of
 from inference.answers import Answers
+from inference.engine import FULL, AnswerEngine
 from inference.example_tokens import ExampleTokens, read_example_tokens
-from inference.loop import FULL, Loop
 from inference.prompts import DocumentTokens, Prompts, Refused
 from inference.scoring import Scoring
 from trainer.sample import Prompt, sample_prompts
@@ -28,7 +28,7 @@ _SECONDS_TO_WAIT = 0.5
 Lines = Generator[Alive | EvaluatedExample | EvaluationEnd, None, None]
 
 
-def evaluate(prompts: Prompts, loop: Loop, request: EvaluationRequest) -> Lines:
+def evaluate(prompts: Prompts, engine: AnswerEngine, request: EvaluationRequest) -> Lines:
     """What is under way is cancelled when the iterator is closed. Raises InputError, Refused."""
     tokens = prompts.document_tokens(Path(request.adapter), request.dataset.chat_template)
     max_length = min(request.max_length, tokens.positions or request.max_length)
@@ -40,7 +40,7 @@ def evaluate(prompts: Prompts, loop: Loop, request: EvaluationRequest) -> Lines:
         with ThreadPoolExecutor(1, "examples") as reader:
             while (example := (yield from result_of(reader.submit(next, examples, None)))) is not None:
                 under_way.append(_prepare(example, Path(request.adapter)))
-                yield from _begin(loop, tokens, under_way[-1], request)
+                yield from _begin(engine, tokens, under_way[-1], request)
                 if len(under_way) == _AT_ONCE:
                     yield from _finish(under_way, tokens)
         while under_way:
@@ -106,29 +106,29 @@ def _prepare(example: ExampleTokens, adapter: Path) -> _UnderWay:
 
 
 def _begin(
-    loop: Loop, tokens: DocumentTokens, under_way: _UnderWay, request: EvaluationRequest
+    engine: AnswerEngine, tokens: DocumentTokens, under_way: _UnderWay, request: EvaluationRequest
 ) -> Generator[Alive, None, None]:
     """Raises Refused."""
     for of_model in (under_way.base, under_way.adapter):
         for scoring in of_model.scorings:
-            loop.score(scoring)
-        most = _most_tokens(loop, tokens, len(under_way.prompt.input_ids), request.max_new_tokens)
+            engine.score(scoring)
+        most = _most_tokens(engine, tokens, len(under_way.prompt.input_ids), request.max_new_tokens)
         if most > 0:
             sampling = Sampling(temperature=request.temperature, seed=request.seed)
             ids, adapter = under_way.prompt.input_ids, of_model.adapter
             of_model.answers = Answers(ids, most, adapter, tokens.of_answers, sampling, n=1)
-            yield from _submit(loop, of_model.answers)
+            yield from _submit(engine, of_model.answers)
 
 
-def _most_tokens(loop: Loop, tokens: DocumentTokens, prompt: int, wanted: int) -> int:
+def _most_tokens(engine: AnswerEngine, tokens: DocumentTokens, prompt: int, wanted: int) -> int:
     """Of the answer to a prompt of so many tokens: what the model's context and the device's memory have room for."""
-    room = loop.room if tokens.context is None else min(loop.room, tokens.context)
+    room = engine.room if tokens.context is None else min(engine.room, tokens.context)
     return int(min(wanted, room - prompt))
 
 
-def _submit(loop: Loop, answers: Answers) -> Generator[Alive, None, None]:
+def _submit(engine: AnswerEngine, answers: Answers) -> Generator[Alive, None, None]:
     """Waits while too many others ask. Raises Refused."""
-    while (refusal := loop.submit(answers)) is not None:
+    while (refusal := engine.submit(answers)) is not None:
         if refusal is not FULL:
             raise Refused(refusal)
         yield Alive()

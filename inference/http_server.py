@@ -1,4 +1,4 @@
-"""Takes requests over HTTP. Each has a thread of its own, which waits for the loop and writes its lines."""
+"""Takes requests over HTTP. Each has a thread of its own, which waits for the engine and writes its lines."""
 
 import hmac
 import socket
@@ -14,8 +14,8 @@ from contract.evaluation import EVALUATIONS, EvaluationRequest
 from contract.failure import InputError
 from contract.inference import ANSWERS, AnswerRequest, Done, Line, Refusal
 from inference.alive import next_of
+from inference.engine import AnswerEngine
 from inference.evaluation import Lines, evaluate
-from inference.loop import Loop
 from inference.prompts import Prompts, Refused
 
 _MOST_BYTES = 4 << 20
@@ -25,13 +25,13 @@ class AnswerServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, host: str, secret: str, prompts: Prompts, loop: Loop) -> None:
+    def __init__(self, host: str, secret: str, prompts: Prompts, engine: AnswerEngine) -> None:
         if ":" in host:
             self.address_family = socket.AF_INET6
         super().__init__((host, 0), _Handler)
         self.secret = secret
         self.prompts = prompts
-        self.loop = loop
+        self.engine = engine
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -66,7 +66,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answers(self, body: bytes) -> Generator[Line, None, None]:
         """Closed early, it cancels them."""
         answers = self.server.prompts.read(AnswerRequest.model_validate_json(body))
-        if (refusal := self.server.loop.submit(answers)) is not None:
+        if (refusal := self.server.engine.submit(answers)) is not None:
             raise Refused(refusal)
         try:
             while True:
@@ -78,7 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
             answers.cancelled = True
 
     def _evaluation(self, body: bytes) -> Lines:
-        return evaluate(self.server.prompts, self.server.loop, EvaluationRequest.model_validate_json(body))
+        return evaluate(self.server.prompts, self.server.engine, EvaluationRequest.model_validate_json(body))
 
     def _begin(self, status: HTTPStatus) -> None:
         self.send_response(status)

@@ -13,19 +13,11 @@ from contract.inference import Refusal
 from inference.adapters import Adapters
 from inference.answers import Answers
 from inference.batch import PaddedBatch, Singles
+from inference.engine import FULL, MOST_WAITING, STOPPING, cut_off, refused
 from inference.row import AnswerRow
 from inference.scoring import Scoring, loss_of
-from trainer.infrastructure import is_out_of_memory
 
 log = logging.getLogger(__name__)
-
-MOST_WAITING = 64
-"""Most requests that wait for a place in the batch."""
-
-FULL = Refusal(code="overloaded", message="too many requests wait for answers; try again in a few seconds", retry=True)
-STOPPING = Refusal(
-    code="unavailable", message="the server of this model is stopping; try again in a few seconds", retry=True
-)
 
 
 class Loop:
@@ -128,11 +120,11 @@ class Loop:
         try:
             name = self._adapters.load(answers.adapter, in_use)
         except InputError as error:
-            answers.fail(_refused(error))
+            answers.fail(refused(error))
             return True
         except Exception as error:
             log.exception("the adapter %s cannot be loaded", answers.adapter)
-            answers.fail(_failed(error))
+            answers.fail(cut_off(error))
             return True
         if name is None:
             return False
@@ -162,11 +154,11 @@ class Loop:
                 scoring.result.put(loss_of(self._adapters, name, scoring.document))
                 return
         except InputError as error:
-            scoring.result.put(_refused(error))
+            scoring.result.put(refused(error))
             return
         except Exception as error:
             log.exception("a document cannot be scored with %s", scoring.adapter)
-            scoring.result.put(_failed(error))
+            scoring.result.put(cut_off(error))
             return
         with self._changed:
             self._scorings.append(scoring)  # its adapter finds no room yet
@@ -187,7 +179,7 @@ class Loop:
                 answers.take(row, its)
             except Exception as error:
                 log.exception("an answer of %s failed", row.adapter)
-                answers.fail(_failed(error))
+                answers.fail(cut_off(error))
         self._drop([row for row in rows if row not in self._of[row].rows])
 
     def _guarded(self, rows: list[AnswerRow], work: Callable[[], None]) -> None:
@@ -198,7 +190,7 @@ class Loop:
             log.exception("answers of %s rows failed", len(rows))
             for answers in {self._of[row] for row in rows if row in self._of}:
                 self._drop(answers.rows)
-                answers.fail(_failed(error))
+                answers.fail(cut_off(error))
 
     def _drop(self, rows: list[AnswerRow]) -> None:
         gone = set(rows)
@@ -214,17 +206,3 @@ def _too_long(answers: Answers, room: float) -> Refusal:
         "that fit into the memory of the model's device; lower max_tokens or n, or shorten the prompt"
     )
     return Refusal(code="context_length_exceeded", message=message, param="max_tokens")
-
-
-def _refused(error: InputError) -> Refusal:
-    """Why an adapter is not loaded."""
-    return Refusal(code=error.failure.code, message=error.failure.message, param="model")
-
-
-def _failed(error: Exception) -> Refusal:
-    if is_out_of_memory(error):
-        what = "the device's memory is too small for these requests"
-    else:
-        what = str(error) if isinstance(error, FloatingPointError) else "it failed"
-    message = f"the answer was cut off: {what}; the server's log says more"
-    return Refusal(code="answer_failed", message=message, retry=True)

@@ -40,10 +40,10 @@ class DocumentTokens:
 class Prompts:
     """The tokenizers of a base model and of its adapters, and what its context holds."""
 
-    def __init__(self, model: str, base: Any) -> None:
+    def __init__(self, model: str, generation_config: Any, positions: int | None) -> None:
         self._model = model
-        self._ends: frozenset[int] = frozenset(end_token_ids(base.generation_config))
-        self._positions: int | None = getattr(base.config.get_text_config(), "max_position_embeddings", None)
+        self._ends: frozenset[int] = frozenset(end_token_ids(generation_config))
+        self._positions = positions
         self._own = read_tokenizer(tokenizer_folder(model))
         self._of_adapter = lru_cache(_TOKENIZERS_KEPT)(self._read_adapter)
         self._with_template = cache(self._read_with_template)

@@ -32,11 +32,19 @@ class AnswerRow:
 
     def __post_init__(self) -> None:
         self._generator = torch.Generator()
-        if self.sampling.seed is None:
+        if self.seed is None:
             self._generator.seed()
         else:
-            # Each of several answers has numbers of its own, whatever else is in the batch.
-            self._generator.manual_seed((self.sampling.seed * _MOST_ANSWERS + self.index) % 2**63)
+            self._generator.manual_seed(self.seed)
+
+    @property
+    def seed(self) -> int | None:
+        """Each of several answers has numbers of its own, whatever else is in the batch."""
+        return None if self.sampling.seed is None else (self.sampling.seed * _MOST_ANSWERS + self.index) % 2**63
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.sampling.temperature < _GREEDY_TEMPERATURE or self.sampling.top_p < _GREEDY_TOP_P
 
     def choose(self, logits: torch.Tensor) -> int:
         """The next token, by its logits [V] in fp32 on the CPU. It is added to the tokens. Raises FloatingPointError
@@ -45,7 +53,7 @@ class AnswerRow:
         highest = logits.max()
         if not highest.isfinite():
             raise FloatingPointError("the model's output is no number")
-        if sampling.temperature < _GREEDY_TEMPERATURE or sampling.top_p < _GREEDY_TOP_P:
+        if self.is_greedy:
             token = int(logits.argmax())
         else:
             probabilities = torch.softmax((logits - highest) / sampling.temperature, dim=-1)

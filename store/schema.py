@@ -42,6 +42,7 @@ REVISIONS = (
     "20261130_evaluations",
     "20261130_pushes",
     "20261130_cluster_wait",
+    "20261201_inference_shares",
 )
 """The revisions of migrations/versions, oldest first."""
 HEAD = REVISIONS[-1]

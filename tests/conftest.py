@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -94,8 +95,8 @@ def pytest_runtest_makereport(item: pytest.Function) -> Generator[None, pytest.T
 
 @pytest.hookimpl(trylast=True)  # after -m and -k have chosen
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The slow ones first, so that no process is left alone with one of them at the end. Without a GPU, a browser
-    or Slurm, none that needs one; the exhaustive ones and those of the deployment only where -m names them. With
+    """The slow ones first, so that no process is left alone with one of them at the end. Without a GPU, a browser,
+    vLLM or Slurm, none that needs one; the exhaustive ones and those of the deployment only where -m names them. With
     --part, some of their files."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     on_cluster = [item for item in items if "cluster" in getattr(item, "fixturenames", ())]
@@ -106,6 +107,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if in_browser and CHROMIUM is None:
         config.hook.pytest_deselected(items=in_browser)
         items[:] = [item for item in items if item not in in_browser]
+    on_vllm = [item for item in items if "real_vllm" in getattr(item, "fixturenames", ())]
+    if on_vllm and shutil.which("vllm") is None:
+        config.hook.pytest_deselected(items=on_vllm)
+        items[:] = [item for item in items if item not in on_vllm]
     for mark in ("exhaustive", "deploy"):
         if mark not in config.option.markexpr:
             more = [item for item in items if item.get_closest_marker(mark) is not None]

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import socket
 from datetime import timedelta
 from ipaddress import ip_address
@@ -27,6 +28,14 @@ def _check_address(given: str) -> str:
         return given
     if found.is_unspecified or "%" in given:
         raise ValueError("give the address by which the API reaches this machine")
+    return given
+
+
+def _check_command(given: list[str] | None) -> list[str] | None:
+    if not given:
+        return None
+    if shutil.which(given[0]) is None:
+        raise ValueError("there is no such program; give the path of `vllm` in its environment")
     return given
 
 
@@ -62,6 +71,10 @@ class WorkerSettings(StoreSettings):
     """Most adapters that each keeps loaded."""
     inference_batch: Annotated[int, Field(ge=1)] = 16
     """Most answers that each makes at once. Others wait."""
+    inference_vllm: Annotated[list[str] | None, NoDecode, AfterValidator(_check_command)] = None
+    """vLLM's own command, in an environment of its own. With it vLLM answers, and has a device for itself."""
+    inference_vllm_options: Annotated[list[str], NoDecode] = Field(default=[])
+    """Further options of `vllm serve`. Every user of the machine can read them."""
     profiles: Annotated[dict[str, Profile], NoDecode, BeforeValidator(read_profiles)] = Field(default={})
     """Ways to run jobs on a cluster, by name, from the JSON file that the variable names. With any, this worker hands
     its jobs to that cluster and trains nothing on this machine."""
@@ -100,7 +113,7 @@ class WorkerSettings(StoreSettings):
             "on another machine, chat does not work here; set FINETUNED_INFERENCE_ADDRESS to this machine's address"
         )
 
-    @field_validator("trainer", "exporter", mode="before")
+    @field_validator("trainer", "exporter", "inference_vllm", "inference_vllm_options", mode="before")
     @classmethod
     def _words(cls, value: object) -> object:
         return shlex.split(value) if isinstance(value, str) else value

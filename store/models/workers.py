@@ -14,6 +14,7 @@ from sqlalchemy import (
     false,
     func,
     text,
+    true,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -41,6 +42,8 @@ class Worker(Base):
     """Whether too little of it is free, so that no attempt starts there."""
     inference: Mapped[str] = mapped_column(server_default="preemptible")
     """Whether it runs inference servers, and gives their devices to waiting jobs: preemptible, kept or off."""
+    inference_shares: Mapped[bool] = mapped_column(server_default=true())
+    """Whether its inference servers leave memory to a job that shares their device."""
     seen_at: Mapped[datetime]
     """Time of the last heartbeat, by the database's clock."""
 

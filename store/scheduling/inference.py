@@ -93,7 +93,9 @@ def place(session: Session) -> None:
 def _free_devices(session: Session) -> list[DeviceRef]:
     """Devices without a user, or whose only job shares; the best one first."""
     found = reading.read_machines(session, locked=True)
-    allowed = {row.name: row.inference for row in session.execute(select(Worker.name, Worker.inference))}
+    rows = session.execute(select(Worker.name, Worker.inference, Worker.inference_shares)).all()
+    allowed = {row.name: row.inference for row in rows}
+    most_users = {row.name: SHARERS - 1 if row.inference_shares else 0 for row in rows}
     jobs_wait = reading.any_ready(session)
     claimed = _claimed(session, found) if jobs_wait else frozenset()
     users = Counter[DeviceRef]()
@@ -114,7 +116,7 @@ def _free_devices(session: Session) -> list[DeviceRef]:
     def order(device: DeviceRef) -> tuple[bool, bool, int, DeviceRef]:
         return device in failed, device.worker not in gpus, users[device], device
 
-    return sorted((each for each in devices if users[each] < SHARERS), key=order)
+    return sorted((each for each in devices if users[each] <= most_users[each.worker]), key=order)
 
 
 def _failed_devices(session: Session) -> set[DeviceRef]:

@@ -150,14 +150,15 @@ def _occupant(taken: list[Any], ends: dict[str, tuple[float, float]]) -> Occupan
 
 
 def _servers(session: Session, now: float) -> list[Occupant]:
-    """Inference servers on devices. A job that allows sharing may use the device of one; for any other job it ends."""
+    """Inference servers on devices. A job that allows sharing may use the device of one that shares; for any other job
+    it ends."""
     return [
         Occupant(
             id=row.id,
             owner="",
             priority=_BELOW_ALL_JOBS,
             devices=(DeviceRef(row.worker, row.number),),
-            share=True,
+            share=row.inference_shares,
             preemptible=row.inference == "preemptible" and row.state != "stopping",
             leaving=row.state == "stopping",
             started=now,
@@ -168,7 +169,12 @@ def _servers(session: Session, now: float) -> list[Occupant]:
 
 
 _SERVERS = select(
-    InferenceServer.id, InferenceServer.state, InferenceServer.worker, InferenceServer.number, Worker.inference
+    InferenceServer.id,
+    InferenceServer.state,
+    InferenceServer.worker,
+    InferenceServer.number,
+    Worker.inference,
+    Worker.inference_shares,
 ).join(Worker, Worker.name == InferenceServer.worker)
 
 

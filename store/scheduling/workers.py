@@ -23,7 +23,13 @@ _FORGOTTEN = timedelta(hours=1)
 
 
 def register(  # parameters: the columns of a row
-    session: Session, name: str, instance_id: str, address: str, machine: Machine, inference: str = "preemptible"
+    session: Session,
+    name: str,
+    instance_id: str,
+    address: str,
+    machine: Machine,
+    inference: str = "preemptible",
+    inference_shares: bool = True,
 ) -> None:
     """Adds a worker, which replaces an earlier one of the same name."""
     row = {
@@ -32,6 +38,7 @@ def register(  # parameters: the columns of a row
         "address": address,
         "machine": machine.model_dump(mode="json"),
         "inference": inference,
+        "inference_shares": inference_shares,
         "draining": False,
         "seen_at": func.now(),
     }

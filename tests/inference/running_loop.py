@@ -7,18 +7,25 @@ from types import TracebackType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from contract.evaluation import EvaluationRequest
 from contract.inference import AnswerRequest, Done, Line, Piece, PromptTokens, Refusal, Sampling
-from contract.recipe import Recipe
+from contract.recipe import DatasetSource, Recipe
+from dataset.dataset_reader import file_sha256
+from dataset.document import Document
 from inference.adapters import Adapters
 from inference.answers import Answers
 from inference.batch import PaddedBatch, Singles
 from inference.loop import Loop
 from inference.padding_check import takes_padded_rows
 from inference.prompts import Prompts
+from inference.serving import positions_of
 from trainer.model.base_model import load_base
+
+TEXTS = ("What is 3 plus 3?", "Say hello, please.", "a", "Be brief, Ada. And now goodbye, and see you soon.")
 
 
 class RunningLoop:
@@ -28,7 +35,7 @@ class RunningLoop:
         self.adapters = Adapters(base, most_adapters)
         self.kind: type[PaddedBatch] | type[Singles] = PaddedBatch if takes_padded_rows(base.config) else Singles
         self.loop = Loop(self.adapters, most, self.kind, room)
-        self.prompts = Prompts(str(model), base)
+        self.prompts = Prompts(str(model), base.generation_config, positions_of(base.config))
         self._thread = threading.Thread(target=self.loop.run, args=(60,))
 
     def __enter__(self) -> "RunningLoop":
@@ -97,3 +104,29 @@ def plain(model: Path, adapter: Path | None, prompt: list[int], ends: list[int],
     scores = torch.log_softmax(torch.cat(output.logits), dim=-1).gather(1, torch.tensor(said)[:, None])[:, 0]
     kept = len(said) - (said[-1] in ends)
     return said[:kept], scores[:kept]
+
+
+@torch.inference_mode()
+def plain_loss(folder: Path, adapter: Path | None, document: Document) -> float:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    if adapter is not None:
+        model = PeftModel.from_pretrained(model, adapter)
+    logits = model.eval()(torch.tensor([document.input_ids]), use_cache=False).logits[0]
+    learned = torch.tensor([index for index, each in enumerate(document.supervised) if each])
+    targets = torch.tensor(document.input_ids)[learned]
+    return float(F.cross_entropy(logits[learned - 1].float(), targets, reduction="sum"))
+
+
+def evaluation_request(file: Path, adapter: Path, **changes: Any) -> EvaluationRequest:
+    source = DatasetSource(path=str(file), sha256=file_sha256(file), filename=file.name)
+    wanted = EvaluationRequest(
+        adapter=str(adapter),
+        dataset=source,
+        after=0,
+        limit=100,
+        max_length=120,
+        max_new_tokens=8,
+        temperature=0,
+        seed=0,
+    )
+    return wanted.model_copy(update=changes)

@@ -14,10 +14,10 @@ from contract.inference import Alive
 from contract.recipe import DatasetSource
 from dataset.dataset_reader import file_sha256
 from inference import alive
+from inference.engine import MOST_WAITING
 from inference.evaluation import evaluate
-from inference.loop import MOST_WAITING
 from inference.prompts import Refused
-from tests.inference.running_loop import RunningLoop, plain
+from tests.inference.running_loop import RunningLoop, evaluation_request, plain
 from tests.support.waiting import until
 from tests.trainer.tiny_models import ROWS
 from tests.trainer.trainer_process import Outcome
@@ -36,21 +36,6 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def request(file: Path, adapter: Path, **changes: Any) -> EvaluationRequest:
-    source = DatasetSource(path=str(file), sha256=file_sha256(file), filename=file.name)
-    wanted = EvaluationRequest(
-        adapter=str(adapter),
-        dataset=source,
-        after=0,
-        limit=100,
-        max_length=120,
-        max_new_tokens=8,
-        temperature=0,
-        seed=0,
-    )
-    return wanted.model_copy(update=changes)
-
-
 def evaluated(loop: RunningLoop, wanted: EvaluationRequest) -> tuple[list[EvaluatedExample], EvaluationEnd]:
     *examples, end = evaluate(loop.prompts, loop.loop, wanted)
     assert isinstance(end, EvaluationEnd)
@@ -66,7 +51,7 @@ def test_losses_are_those_of_the_trainers_evaluation(
     first, *_, last = [event for event in outcome.events if isinstance(event, EvaluationEvent)]
     with RunningLoop(model) as loop:
         source = DatasetSource(path=str(file), sha256=file_sha256(file), chat_template="chatml")
-        examples, end = evaluated(loop, request(file, outcome.folder / "adapter", dataset=source))
+        examples, end = evaluated(loop, evaluation_request(file, outcome.folder / "adapter", dataset=source))
     supervised = sum(each.supervised_tokens for each in examples)
     assert supervised == first.supervised_tokens
     assert (len(examples), end.dropped) == (6, 1)
@@ -83,7 +68,7 @@ def test_losses_are_those_of_the_trainers_evaluation(
 def test_answers_are_those_of_plain_peft(
     loop: RunningLoop, untied: Path, adapters: dict[str, Path], file: Path, kind: str
 ) -> None:
-    examples, _ = evaluated(loop, request(file, adapters[kind]))
+    examples, _ = evaluated(loop, evaluation_request(file, adapters[kind]))
     first = examples[0]
     assert first.prompt.endswith("And now goodbye.\nassistant\n")
     assert first.reference == "Goodbye, and see you soon."
@@ -104,15 +89,15 @@ def _text(row: Any) -> str:
 
 
 def test_evaluation_continues_after_what_is_known(loop: RunningLoop, adapters: dict[str, Path], file: Path) -> None:
-    whole, end = evaluated(loop, request(file, adapters["plain"]))
+    whole, end = evaluated(loop, evaluation_request(file, adapters["plain"]))
     assert [each.number for each in whole] == [1, 2, 3, 5, 6, 7]
-    rest, same_end = evaluated(loop, request(file, adapters["plain"], after=3, limit=6))
+    rest, same_end = evaluated(loop, evaluation_request(file, adapters["plain"], after=3, limit=6))
     assert [each.number for each in rest] == [5, 6]
     assert (rest, same_end) == (whole[3:5], end)
 
 
 def test_evaluation_is_the_same_beside_answers(loop: RunningLoop, adapters: dict[str, Path], file: Path) -> None:
-    wanted = request(file, adapters["plain"], temperature=1.0, seed=3)
+    wanted = evaluation_request(file, adapters["plain"], temperature=1.0, seed=3)
     alone, _ = evaluated(loop, wanted)
     under_way = loop.submit("Tell me more", adapters["of two modules"], n=8, max_tokens=200)
     beside, _ = evaluated(loop, wanted)
@@ -123,7 +108,7 @@ def test_evaluation_is_the_same_beside_answers(loop: RunningLoop, adapters: dict
 
 
 def test_closed_evaluation_leaves_nothing_under_way(loop: RunningLoop, adapters: dict[str, Path], file: Path) -> None:
-    lines = evaluate(loop.prompts, loop.loop, request(file, adapters["plain"], max_new_tokens=300))
+    lines = evaluate(loop.prompts, loop.loop, evaluation_request(file, adapters["plain"], max_new_tokens=300))
     next(lines)
     lines.close()
     until(lambda: not loop.loop._of and not loop.loop._waiting and not loop.loop._scorings)
@@ -131,18 +116,18 @@ def test_closed_evaluation_leaves_nothing_under_way(loop: RunningLoop, adapters:
 
 
 def test_changed_and_useless_files_are_refused(loop: RunningLoop, adapters: dict[str, Path], file: Path) -> None:
-    wanted = request(file, adapters["plain"])
+    wanted = evaluation_request(file, adapters["plain"])
     file.write_text(file.read_text() + "\n")
     with pytest.raises(InputError, match="has changed"):
         evaluated(loop, wanted)
     with pytest.raises(InputError, match="none of its 7 examples has an answer within 8 tokens"):
-        evaluated(loop, request(file, adapters["plain"], max_length=8))
+        evaluated(loop, evaluation_request(file, adapters["plain"], max_length=8))
 
 
 def test_stopping_server_refuses_an_evaluation(loop: RunningLoop, adapters: dict[str, Path], file: Path) -> None:
     loop.loop.stop()
     with pytest.raises(Refused) as refused:
-        evaluated(loop, request(file, adapters["plain"]))
+        evaluated(loop, evaluation_request(file, adapters["plain"]))
     assert refused.value.refusal.retry
 
 
@@ -151,7 +136,7 @@ def test_reader_is_kept_waiting_with_signs_of_life(
 ) -> None:
     file.write_text(file.read_text() * 100)
     monkeypatch.setattr(alive, "SECONDS_BETWEEN_LINES", 0.01)
-    *others, end = evaluate(loop.prompts, loop.loop, request(file, adapters["plain"], after=700, limit=700))
+    *others, end = evaluate(loop.prompts, loop.loop, evaluation_request(file, adapters["plain"], after=700, limit=700))
     assert end == EvaluationEnd(dropped=100)
     assert len(others) >= 2  # nothing but reading was left to do
     assert all(isinstance(each, Alive) for each in others)
@@ -161,7 +146,7 @@ def test_full_server_keeps_an_evaluation_alive(untied: Path, adapters: dict[str,
     idle = RunningLoop(untied)  # nothing takes what waits for it
     for _ in range(MOST_WAITING):
         idle.submit("Hello")
-    lines = evaluate(idle.prompts, idle.loop, request(file, adapters["plain"]))
+    lines = evaluate(idle.prompts, idle.loop, evaluation_request(file, adapters["plain"]))
     assert [next(lines), next(lines)] == [Alive(), Alive()]
     lines.close()
     assert all(each.cancelled for each in idle.loop._scorings)
@@ -169,7 +154,7 @@ def test_full_server_keeps_an_evaluation_alive(untied: Path, adapters: dict[str,
 
 def test_prompt_beyond_the_devices_memory_gets_no_answer(untied: Path, adapters: dict[str, Path], file: Path) -> None:
     with RunningLoop(untied, room=30) as loop:
-        long, _, short = evaluated(loop, request(file, adapters["plain"], limit=3))[0]
+        long, _, short = evaluated(loop, evaluation_request(file, adapters["plain"], limit=3))[0]
     for answer in (long.base, long.adapter):
         assert (answer.answer, answer.finish) == ("", "length")
         assert answer.loss > 0

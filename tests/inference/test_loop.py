@@ -17,11 +17,9 @@ from inference.batch import PaddedBatch, Singles
 from inference.row import BASE, AnswerRow
 from inference.token_room import bytes_of_token, token_room
 from tests.inference.conftest import ADAPTERS
-from tests.inference.running_loop import RunningLoop, lines, logprobs_of, pieces, plain, request, text_of
+from tests.inference.running_loop import TEXTS, RunningLoop, lines, logprobs_of, pieces, plain, request, text_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's, of what a test loads without our checks
-
-TEXTS = ("What is 3 plus 3?", "Say hello, please.", "a", "Be brief, Ada. And now goodbye, and see you soon.")
 
 
 def test_mixed_answers_equal_those_of_plain_peft(loop: RunningLoop, untied: Path, adapters: dict[str, Path]) -> None:

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
-from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from contract.recipe import Recipe
@@ -14,6 +12,7 @@ from dataset.document import Document
 from inference.adapters import Adapters
 from inference.scoring import loss_of
 from tests.inference.conftest import ADAPTERS
+from tests.inference.running_loop import plain_loss
 from tests.trainer.tiny_models import MODELS
 from trainer.model import head
 from trainer.model.base_model import load_base
@@ -42,17 +41,6 @@ def scored(folder: Path, adapter: Path | None, document: Document) -> tuple[floa
     seen = [0]
     base.get_output_embeddings().register_forward_hook(lambda _, given, __: seen.append(given[0].shape[1]))
     return loss_of(adapters, name, document), max(seen)
-
-
-@torch.inference_mode()
-def plain_loss(folder: Path, adapter: Path | None, document: Document) -> float:
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    if adapter is not None:
-        model = PeftModel.from_pretrained(model, adapter)
-    logits = model.eval()(torch.tensor([document.input_ids]), use_cache=False).logits[0]
-    learned = torch.tensor([index for index, each in enumerate(document.supervised) if each])
-    targets = torch.tensor(document.input_ids)[learned]
-    return float(F.cross_entropy(logits[learned - 1].float(), targets, reduction="sum"))
 
 
 @pytest.mark.parametrize("kind", MODELS)

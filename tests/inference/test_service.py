@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import openai
-import psutil
 import pytest
 import sqlalchemy as sa
 
 from contract.run_dir import RunDir
-from store.models import InferenceServer
 from store.session import Sessions, make_sessions
+from tests.inference.served_models import command_of, processes, say, sdk, servers
 from tests.support.service import FAKE_TRAINER, Service, busy_devices
 from tests.support.trained_models import add_trained_model
 from tests.support.waiting import until
@@ -62,34 +61,6 @@ def models(live: Service, database: Sessions, make_adapter: Callable[..., Path])
 def client(live: Service) -> Iterator[openai.OpenAI]:
     with sdk(live, "anna") as client:
         yield client
-
-
-def sdk(live: Service, owner: str, **options: Any) -> openai.OpenAI:
-    key = live.client.post("/keys", json={"owner": owner}).json()["secret"]
-    return openai.OpenAI(base_url=f"{live.client.base_url}/v1", api_key=key, max_retries=0, **options)
-
-
-def say(client: openai.OpenAI, model: str, text: str = "Say hello.", **fields: Any) -> str:
-    given = {"temperature": 0, "max_tokens": 12, **fields}
-    answer = client.chat.completions.create(model=model, messages=[{"role": "user", "content": text}], **given)
-    return answer.choices[0].message.content or ""
-
-
-def servers(database: Sessions) -> list[InferenceServer]:
-    with database() as session:
-        return list(session.scalars(sa.select(InferenceServer)))
-
-
-def processes(live: Service) -> list[int]:
-    """Those of inference servers."""
-    return [pid for pid in live.everything() if "inference" in " ".join(_command(pid))]
-
-
-def _command(pid: int) -> list[str]:
-    try:
-        return psutil.Process(pid).cmdline()
-    except psutil.Error:
-        return []
 
 
 def test_sdk_gets_answers_whole_streamed_and_async(client: openai.OpenAI, live: Service, models: list[str]) -> None:
@@ -196,7 +167,7 @@ def test_killed_server_ends_its_answers_and_another_starts(
     )
     next(stream)
     for pid in processes(live):
-        if "guard.py" not in " ".join(_command(pid)):
+        if "guard.py" not in " ".join(command_of(pid)):
             os.kill(pid, signal.SIGKILL)
     with pytest.raises(openai.APIError, match="cut off"):
         list(stream)

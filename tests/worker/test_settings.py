@@ -1,3 +1,4 @@
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -56,3 +57,20 @@ def test_loopback_with_a_remote_database_is_warned_of(
     problem = read_settings(WorkerSettings).inference_problem
     assert (problem is not None) == warned
     assert "word" not in (problem or "").split()
+
+
+def test_vllm_is_a_command_with_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_settings(WorkerSettings).inference_vllm is None
+    monkeypatch.setenv("FINETUNED_INFERENCE_VLLM", "")
+    assert read_settings(WorkerSettings).inference_vllm is None
+    monkeypatch.setenv("FINETUNED_INFERENCE_VLLM", f"{sys.executable} -m vllm")
+    monkeypatch.setenv("FINETUNED_INFERENCE_VLLM_OPTIONS", "--max-lora-rank 128")
+    settings = read_settings(WorkerSettings)
+    assert settings.inference_vllm == [sys.executable, "-m", "vllm"]
+    assert settings.inference_vllm_options == ["--max-lora-rank", "128"]
+
+
+def test_vllm_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FINETUNED_INFERENCE_VLLM", "/opt/no/vllm")
+    with pytest.raises(SystemExit, match="no such program"):
+        read_settings(WorkerSettings)

@@ -53,13 +53,18 @@ def save_portable(recipe: Recipe, folder: Path, spec: ExportSpec) -> None:
     with atomic_folder(folder) as beside:
         # First, because transformers would look for the tokenizer's class by the base that adapter_config.json names.
         save_text_files(recipe, beside)
-        tensors = {
-            f"{_PREFIX}{module}.lora_{part}.weight": tensor
-            for module, matrices in adapter.modules.items()
-            for part, tensor in zip("AB", matrices, strict=True)
-        }
-        save_file(tensors, beside / WEIGHTS, metadata={"format": "pt"})
-        (beside / CONFIG).write_text(json.dumps(_config(adapter, spec.base), indent=2) + "\n")
+        write_portable(adapter, spec.base, beside)
+
+
+def write_portable(adapter: PortableAdapter, base: str, folder: Path) -> None:
+    """Writes the two files of PEFT. `base` is the name of the base model."""
+    tensors = {
+        f"{_PREFIX}{module}.lora_{part}.weight": tensor
+        for module, matrices in adapter.modules.items()
+        for part, tensor in zip("AB", matrices, strict=True)
+    }
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / CONFIG).write_text(json.dumps(_config(adapter, base), indent=2) + "\n")
 
 
 def read_portable(recipe: Recipe, init: str) -> PortableAdapter:

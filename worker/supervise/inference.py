@@ -13,7 +13,7 @@ from shutil import rmtree
 from sqlalchemy.exc import SQLAlchemyError
 
 from contract.failure import Failure, FailureCode, InputError
-from contract.inference import READY, SPEC, Ready, ServerSpec
+from contract.inference import READY, SPEC, Ready, ServerSpec, VllmSpec
 from contract.locate import locate_model
 from contract.machine import Machine
 from contract.run_dir import RunDir
@@ -139,6 +139,7 @@ class InferenceServers:
         """Raises InputError if the model is gone."""
         settings = self._settings
         folder = locate_model(row.base, settings.folders)
+        vllm = settings.inference_vllm
         return ServerSpec(
             model=str(folder) if folder else row.base,
             host=settings.inference_address,
@@ -146,6 +147,7 @@ class InferenceServers:
             idle_seconds=settings.inference_idle.total_seconds(),
             adapters=settings.inference_adapters,
             batch=settings.inference_batch,
+            vllm=VllmSpec(command=vllm, options=settings.inference_vllm_options) if vllm else None,
         )
 
     def _report_ready(self, rows: Collection[InferenceServer]) -> None:

@@ -142,7 +142,8 @@ class Reconciler:
                 settings = self._settings
                 # The nodes of a cluster run jobs alone.
                 serves = "off" if settings.profiles else settings.inference
-                workers.register(session, name, self._instance_id, settings.address, self._machine, serves)
+                shares = settings.inference_vllm is None
+                workers.register(session, name, self._instance_id, settings.address, self._machine, serves, shares)
                 self._recorded_disk = None
             self._registered = workers.heartbeat(session, name, self._instance_id, external_processes, draining)
             disk = self._disk.latest

@@ -11,9 +11,11 @@ from store.session import Sessions
 from tests.support.jobs import cpu, create_job
 
 
-def join(sessions: Sessions, name: str = "worker", slots: int = 1, kind: str = "preemptible") -> None:
+def join(
+    sessions: Sessions, name: str = "worker", slots: int = 1, kind: str = "preemptible", shares: bool = True
+) -> None:
     with sessions.begin() as session:
-        workers.register(session, name, "first", "localhost", cpu(slots), kind)
+        workers.register(session, name, "first", "localhost", cpu(slots), kind, shares)
 
 
 def want(sessions: Sessions, base: str = "tiny", background: bool = False) -> InferenceServer:
@@ -112,6 +114,21 @@ def test_sharing_job_and_server_use_one_device(sessions: Sessions) -> None:
     create_job(sessions, resources={"allow_sharing": True})
     schedule(sessions)
     assert get(sessions, server.id).state in ("ready", "stopping")
+
+
+def test_server_that_takes_the_whole_device_shares_it_with_no_job(sessions: Sessions) -> None:
+    join(sessions, shares=False)
+    job = create_job(sessions, resources={"allow_sharing": True})
+    assert schedule(sessions) == [job]
+    assert want(sessions).state == "wanted"
+
+
+def test_sharing_job_has_a_server_end_that_takes_the_whole_device(sessions: Sessions) -> None:
+    join(sessions, shares=False)
+    server = ready(sessions)
+    create_job(sessions, resources={"allow_sharing": True})
+    assert schedule(sessions) == []
+    assert get(sessions, server.id).state == "stopping"
 
 
 def test_kept_server_is_no_jobs(sessions: Sessions) -> None:
