@@ -49,10 +49,11 @@ class AnswerText:
 
     def _give_out(self, more: str, last: bool) -> str:
         text = self._waiting + more
-        found = [place for word in self._stop if (place := text.find(word)) >= 0]
+        # The first to be complete stops the answer, however tokens divide the text.
+        found = [(place + len(word), place) for word in self._stop if (place := text.find(word)) >= 0]
         if found:
             self.stopped, self._waiting = True, ""
-            return self._without_held(text[: min(found)])
+            return self._without_held(text[: min(found)[1]])
         words = [*self._stop] if self._hold_from is None or self.held else [*self._stop, self._hold_from]
         kept = 0 if last else max((_common(text, word) for word in words), default=0)
         self._waiting = text[len(text) - kept :]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dataset.rendering.folder_tokenizer import FolderTokenizer, read_tokenizer
@@ -23,6 +23,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> FolderTokenizer:
 
 
 @given(text=TEXTS, stop=STOPS)
+@example(text="aba", stop=["b", "aba"])
 def test_pieces_are_the_text_before_a_stop(tokenizer: FolderTokenizer, text: str, stop: list[str]) -> None:
     answer = AnswerText(tokenizer, stop)
     pieces = []
@@ -32,9 +33,9 @@ def test_pieces_are_the_text_before_a_stop(tokenizer: FolderTokenizer, text: str
             break
     pieces.append(answer.end())
     whole = tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"])
-    ends = [whole.index(word) for word in stop if word in whole]
-    assert answer.stopped == bool(ends)
-    assert "".join(pieces) == (whole[: min(ends)] if ends else whole)
+    found = [(whole.index(word) + len(word), whole.index(word)) for word in stop if word in whole]
+    assert answer.stopped == bool(found)
+    assert "".join(pieces) == (whole[: min(found)[1]] if found else whole)
 
 
 @given(before=st.text("ab< ", max_size=8), after=st.text("ab<", max_size=8))
