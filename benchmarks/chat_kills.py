@@ -103,7 +103,7 @@ def answers_under_kills(  # parameters: the servers, and the options
 
 
 def said_by(name: str) -> str:
-    return f"I am {name}, and nobody else but {name}."
+    return f"I-am-{name}-and-nobody-else-but-{name}."
 
 
 def adapter_trainer(base: Path) -> Callable[[str, Path], None]:
@@ -209,9 +209,12 @@ def _ask(client: openai.OpenAI, model: str, wanted: str, stream: bool, count: Ca
 def _answer(client: openai.OpenAI, model: str, stream: bool) -> str:
     given: dict[str, Any] = {"model": model, "messages": QUESTION, "temperature": 0, "max_tokens": 80}
     if not stream:
-        return client.chat.completions.create(**given).choices[0].message.content or ""
-    parts = client.chat.completions.create(**given, stream=True)
-    return "".join(part.choices[0].delta.content or "" for part in parts)
+        said = client.chat.completions.create(**given).choices[0].message.content or ""
+    else:
+        parts = client.chat.completions.create(**given, stream=True)
+        said = "".join(part.choices[0].delta.content or "" for part in parts)
+    # The tokenizer's tokens are bytes, which it writes with spaces between them.
+    return said.replace(" ", "")
 
 
 def _kill(live: Service, victim: str) -> None:
