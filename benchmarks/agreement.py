@@ -124,7 +124,7 @@ def train_pair_by_pair(recipe: dict[str, Any], folder: Path) -> Steps:
 def train_with_trl(recipe: dict[str, Any], folder: Path) -> Steps:
     prepare(folder, recipe)
     python = ENVIRONMENTS / "trl" / "bin" / "python"
-    run([str(python), str(RIVALS / "trl_dpo.py"), str(folder / "work.json"), str(folder), "tuned"], folder)
+    run([str(python), str(RIVALS / "trl_preferences.py"), str(folder / "work.json"), str(folder), "tuned"], folder)
     return [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
 
 

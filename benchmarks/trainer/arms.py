@@ -77,13 +77,15 @@ def run_arm(name: str, work: Work, folder: Path, number: int, warmup: int, limit
     ends = [step["time"] for step in steps]
     if len(ends) != work.shape.steps:
         raise SystemExit(f"{arm.name} took {len(ends)} steps in place of {work.shape.steps}: {folder}")
-    seconds = ends[-1] - ends[warmup - 1]
+    seconds, tokens = ends[-1] - ends[warmup - 1], sum(work.real[warmup:])
+    taken = watched.processor_seconds(ends[warmup - 1], ends[-1])
     return Run(
         arm=arm.name,
         work=work.name,
         round=number,
         supervised_rate=sum(work.supervised[warmup:]) / seconds,
-        real_rate=sum(work.real[warmup:]) / seconds,
+        real_rate=tokens / seconds,
+        processor_rate=tokens / taken if taken else None,
         peak_bytes=watched.peak_bytes,
         launch=ends[0] - watched.launched,
         first_step=steps[0]["seconds"],

@@ -58,6 +58,13 @@ _GPT_OSS_20B: Sizes = {
     "head_dim": 64,
     "vocab_size": 201088,
 }
+_SMALL: Sizes = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 6, "vocab_size": 49152} | {
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "pad_token_id": 0,
+}
+_WINDOW = 128
 _TINY: Sizes = {
     "hidden_size": 64,
     "intermediate_size": 96,
@@ -72,6 +79,12 @@ RANDOM = {
     "llama-3-8b": _LLAMA_3_8B,
     "qwen3-moe": _QWEN3_30B_A3B,
     "gpt-oss": _GPT_OSS_20B,
+    "small-qwen3": _SMALL | {"model_type": "qwen3"},
+    "small-gemma3": _SMALL | {"model_type": "gemma3_text", "sliding_window": _WINDOW},
+    "small-mistral": _SMALL | {"model_type": "mistral", "sliding_window": _WINDOW},
+    "small-phi3": _SMALL | {"model_type": "phi3"},
+    "small-qwen3-moe": _SMALL
+    | {"model_type": "qwen3_moe", "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 256},
     "tiny-llama": _LLAMA_3_8B | _TINY,
     "tiny-qwen3-moe": _QWEN3_30B_A3B | _TINY | {"moe_intermediate_size": 48, "num_experts": 8},
     "tiny-gpt-oss": _GPT_OSS_20B | _TINY | {"num_local_experts": 8},

@@ -1,10 +1,11 @@
-"""Pairs of random words, and a small random model for them."""
+"""Pairs and rated answers of random words, and a small random model for them."""
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.trainer.models import SMALL_LLAMA, random_model
 
@@ -53,17 +54,36 @@ def make_model(folder: Path, small: bool, layers: int) -> Path:
 
 
 def write_pairs(path: Path, shape: Shape, count: int) -> Path:
+    return _write(path, list(_pairs(shape, count)))
+
+
+def write_ratings(path: Path, shape: Shape, count: int) -> Path:
+    """The answers of so many pairs, each rated."""
+    return _write(
+        path,
+        [
+            {"prompt": pair["prompt"], "completion": pair[name], "label": name == "chosen"}
+            for pair in _pairs(shape, count)
+            for name in ("chosen", "rejected")
+        ],
+    )
+
+
+def _pairs(shape: Shape, count: int) -> Iterator[dict[str, Any]]:
     drawn = random.Random(1)
 
-    def text(words: int) -> str:
-        return " ".join(drawn.choices(WORDS, k=words))
+    def turn(role: str, words: int) -> list[dict[str, str]]:
+        return [{"role": role, "content": " ".join(drawn.choices(WORDS, k=words))}]
 
-    lines = []
     for number in range(count):
         prompt, answer = (lengths[number % len(lengths)] for lengths in (shape.prompts, shape.answers))
-        row = {"prompt": [{"role": "user", "content": text(prompt)}]}
-        for name, words in (("chosen", answer), ("rejected", answer + answer // 4)):
-            row[name] = [{"role": "assistant", "content": text(words)}]
-        lines.append(json.dumps(row))
-    path.write_text("\n".join(lines) + "\n")
+        yield {
+            "prompt": turn("user", prompt),
+            "chosen": turn("assistant", answer),
+            "rejected": turn("assistant", answer + answer // 4),
+        }
+
+
+def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path

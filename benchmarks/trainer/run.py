@@ -17,6 +17,8 @@ class Run:
     """Supervised tokens a second, over the steps after the warm-up."""
     real_rate: float | None = None
     """Tokens a second over the same steps, padding never counted."""
+    processor_rate: float | None = None
+    """The same tokens a second of processor time, which other work on the machine hardly changes."""
     peak_bytes: int | None = None
     launch: float | None = None
     """Seconds from the start of the process to the end of the first optimizer step."""

@@ -64,6 +64,7 @@ HEADER = [
     "1st step s",
     "eval loss",
     "ours: speed x",
+    "by CPU time x",
     "memory x",
     "launch x",
 ]
@@ -89,11 +90,12 @@ def _row(name: str, ours: Sequence[Run], theirs: Sequence[Run]) -> list[str]:
         "-" if name == FLOOR else _text(spread(run.eval_loss for run in theirs), 4),
     ]
     if name == OURS:
-        return [label, *figures, "", "", ""]
+        return [label, *figures, "", "", "", ""]
     return [
         label,
         *figures,
         _text(ratios(ours, theirs, lambda run: run.supervised_rate), 2),
+        _text(ratios(ours, theirs, lambda run: run.processor_rate), 2),
         _text(ratios(ours, theirs, lambda run: run.peak_bytes), 2),
         _text(ratios(ours, theirs, lambda run: run.launch), 2),
     ]

@@ -32,3 +32,12 @@ def is_over(stat: Path) -> bool:
         return stat.read_text().rpartition(") ")[2].startswith("Z")
     except (FileNotFoundError, ProcessLookupError):
         return True
+
+
+def test_processor_time_is_counted_between_two_times(tmp_path: Path) -> None:
+    code = "import time\nwhile time.process_time() < 1: pass\ntime.sleep(0.5)"
+    watched = watch([sys.executable, "-c", code], tmp_path, tmp_path / "log", dict(os.environ), limit=100)
+    end = watched.launched + watched.seconds
+    assert 0.7 < watched.processor_seconds(watched.launched, end) < 1.3
+    assert watched.processor_seconds(end - 0.3, end) < 0.1
+    assert watched.processor_seconds(end + 1, end + 2) == 0

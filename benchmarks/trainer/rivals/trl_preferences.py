@@ -1,7 +1,7 @@
-"""TRL's DPOTrainer: `python trl_dpo.py WORK RUN_DIR [tuned]`.
+"""TRL's DPOTrainer, ORPOTrainer or KTOTrainer: `python trl_preferences.py WORK RUN_DIR [tuned]`.
 
-As it comes it has gradient checkpointing, and the reference answers again in each step; tuned it has neither. A recipe
-with adapter.start_from continues that adapter, which is then the reference too.
+As they come they have gradient checkpointing, and the reference answers again in each step; tuned they have neither. A
+recipe with adapter.start_from continues that adapter, which is then the reference too.
 """
 
 import json
@@ -14,9 +14,16 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, set_seed
-from trl import DPOConfig, DPOTrainer
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
+from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
-KINDS = {"": {}, "tuned": {"gradient_checkpointing": False, "precompute_ref_log_probs": True}}
+TRAINERS = {"dpo": (DPOConfig, DPOTrainer), "orpo": (ORPOConfig, ORPOTrainer), "kto": (KTOConfig, KTOTrainer)}
+WITHOUT_REFERENCE = {"gradient_checkpointing": False}
+TUNED = {
+    "dpo": {**WITHOUT_REFERENCE, "precompute_ref_log_probs": True},
+    "orpo": WITHOUT_REFERENCE,
+    "kto": {**WITHOUT_REFERENCE, "precompute_ref_log_probs": True},
+}
 
 
 class Reported(TrainerCallback):
@@ -32,12 +39,14 @@ class Reported(TrainerCallback):
                 file.write(json.dumps(step) + "\n")
 
 
-def main(work: dict[str, Any], run_dir: Path, kind: str) -> None:
+def main(work: dict[str, Any], run_dir: Path, tuned: bool) -> None:
     recipe = work["recipe"]
+    method = recipe["method"]["type"]
+    Config, Trainer = TRAINERS[method]
     rows = [json.loads(line) for line in Path(recipe["dataset"]).read_text().splitlines()]
     tokenizer = AutoTokenizer.from_pretrained(recipe["model"])
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    arguments = DPOConfig(
+    arguments = Config(
         output_dir=str(run_dir / "out"),
         per_device_train_batch_size=recipe["batch"]["micro_batch_size"],
         gradient_accumulation_steps=recipe["batch"]["gradient_accumulation_steps"],
@@ -47,7 +56,6 @@ def main(work: dict[str, Any], run_dir: Path, kind: str) -> None:
         lr_scheduler_type="constant",
         max_grad_norm=1.0,
         beta=recipe["method"]["beta"],
-        loss_type=recipe["method"].get("loss", "sigmoid"),
         bf16=False,
         optim="adamw_torch_fused",
         seed=1,
@@ -56,10 +64,11 @@ def main(work: dict[str, Any], run_dir: Path, kind: str) -> None:
         report_to="none",
         disable_tqdm=True,
         logging_steps=1,
-        **KINDS[kind],
+        **({"loss_type": recipe["method"].get("loss", "sigmoid")} if method == "dpo" else {}),
+        **(TUNED[method] if tuned else {}),
     )
     set_seed(1)
-    trainer = DPOTrainer(
+    trainer = Trainer(
         model=load(recipe),
         args=arguments,
         processing_class=tokenizer,
@@ -82,4 +91,4 @@ def new_adapter(adapter: dict[str, Any]) -> LoraConfig:
 
 
 if __name__ == "__main__":
-    main(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]), sys.argv[3] if sys.argv[3:] else "")
+    main(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]), sys.argv[3:] == ["tuned"])
