@@ -153,6 +153,7 @@ def wait_for_the_end(run_dir: RunDir) -> None:
         return
     if "SLURM_JOB_ID" not in os.environ:
         signal.sigwait({signal.SIGTERM})
+        return
     while not has_ended(run_dir) and not signal.sigtimedwait({signal.SIGTERM}, 0.2):
         pass
 
