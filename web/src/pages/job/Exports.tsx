@@ -1,11 +1,12 @@
 // Has a worker make another form of the adapter, or of a checkpoint, and shows how far that is.
 import { useState } from "preact/hooks";
-import { get, send } from "../../api";
+import { get } from "../../api";
 import { exportJob } from "../../calls";
 import { Calls } from "../../parts/Calls";
 import { useLoaded } from "../../parts/load";
 import { usePolling } from "../../parts/polling";
 import { Problem } from "../../parts/Problem";
+import { useStart } from "../../parts/starting";
 import { Status } from "../../parts/Status";
 import { type Artifact, EXPORT_FORMATS, type Export, type ExportFormat } from "../../types";
 import { t } from "../../words";
@@ -14,24 +15,13 @@ export function Exports({ jobId, artifacts, done }: { jobId: string; artifacts: 
   const sources = artifacts.filter((each) => each.kind === "adapter" || each.kind === "checkpoint").map((each) => each.name);
   const [format, setFormat] = useState<ExportFormat>("portable");
   const [chosen, setChosen] = useState<string>();
-  const [problem, setProblem] = useState<unknown>();
   const { data, error, reload } = useLoaded((signal) => get<{ data: Export[] }>(`/jobs/${jobId}/exports`, signal), [jobId]);
   // Where one has ended, an artifact may be there.
   usePolling(data?.data, reload, done);
   if (sources.length === 0) return null;
   const source = chosen ?? (sources.includes("adapter.tar") ? "adapter.tar" : sources[0]!);
   const call = exportJob(jobId, source, format);
-
-  async function start(event: Event): Promise<void> {
-    event.preventDefault();
-    setProblem(undefined);
-    try {
-      await send(call);
-    } catch (raised) {
-      setProblem(raised);
-    }
-    reload();
-  }
+  const { start, problem } = useStart(call, reload);
 
   return (
     <section aria-label={t("exports")}>

@@ -1,10 +1,11 @@
 // Has a worker run a dataset through the base model and what the job has saved.
 import { useState } from "preact/hooks";
-import { get, send } from "../../api";
+import { get } from "../../api";
 import { evaluateJob } from "../../calls";
 import { Calls } from "../../parts/Calls";
 import { useLoaded } from "../../parts/load";
 import { Problem } from "../../parts/Problem";
+import { useStart } from "../../parts/starting";
 import type { Artifact } from "../../types";
 import { t } from "../../words";
 import { Upload } from "../new/Upload";
@@ -21,22 +22,11 @@ export function NewEvaluation({ jobId, sources, made }: { jobId: string; sources
   const [chosen, setChosen] = useState<{ dataset?: string; checkpoint?: number | null }>({});
   const [path, setPath] = useState("");
   const [typed, setTyped] = useState({ limit: String(LIMITS.limit.usual), max_new_tokens: String(LIMITS.max_new_tokens.usual) });
-  const [problem, setProblem] = useState<unknown>();
   const offered = datasets.data?.data ?? [];
   const dataset = chosen.dataset ?? offered[0]?.id ?? ELSEWHERE;
   const checkpoint = chosen.checkpoint !== undefined ? chosen.checkpoint : hasAdapter ? null : steps[0]!;
   const call = evaluateJob(jobId, { dataset: dataset || path || "held-out.jsonl", checkpoint, limit: Number(typed.limit), max_new_tokens: Number(typed.max_new_tokens) });
-
-  async function start(event: Event): Promise<void> {
-    event.preventDefault();
-    setProblem(undefined);
-    try {
-      await send(call);
-    } catch (raised) {
-      setProblem(raised);
-    }
-    made();
-  }
+  const { start, problem } = useStart(call, made);
 
   return (
     <>

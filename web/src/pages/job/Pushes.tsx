@@ -1,11 +1,12 @@
 // Uploads an artifact to a model hub, and shows how far that is.
 import { useState } from "preact/hooks";
-import { get, send } from "../../api";
+import { get } from "../../api";
 import { pushJob } from "../../calls";
 import { Calls } from "../../parts/Calls";
 import { useLoaded } from "../../parts/load";
 import { isOpen, usePolling } from "../../parts/polling";
 import { Problem } from "../../parts/Problem";
+import { useStart } from "../../parts/starting";
 import { Status } from "../../parts/Status";
 import { href } from "../../route";
 import type { Artifact } from "../../types";
@@ -45,22 +46,11 @@ function NewPush({ jobId, names, made }: { jobId: string; names: readonly string
   const secrets = useLoaded((signal) => get<{ data: { name: string }[] }>("/secrets", signal), []);
   const [wanted, setWanted] = useState({ repo: "", revision: "", private: true });
   const [chosen, setChosen] = useState<{ artifact?: string; secret?: string }>({});
-  const [problem, setProblem] = useState<unknown>();
   const stored = secrets.data?.data.map((each) => each.name) ?? [];
   const artifact = chosen.artifact ?? (names.includes("adapter.tar") ? "adapter.tar" : names[0]!);
   const secret = chosen.secret ?? (stored.includes("hub") ? "hub" : stored[0]);
   const call = pushJob(jobId, { repo: wanted.repo || "org/name", secret: secret ?? "hub", artifact, private: wanted.private, revision: wanted.revision || null });
-
-  async function start(event: Event): Promise<void> {
-    event.preventDefault();
-    setProblem(undefined);
-    try {
-      await send(call);
-    } catch (raised) {
-      setProblem(raised);
-    }
-    made();
-  }
+  const { start, problem } = useStart(call, made);
 
   return (
     <form class="row" onSubmit={start}>
