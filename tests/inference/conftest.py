@@ -4,12 +4,17 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
+import sqlalchemy as sa
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from store.session import Sessions, make_sessions
 from tests.inference.running_loop import RunningLoop
+from tests.inference.served_models import sdk
+from tests.support.service import Service
 from tests.trainer.conftest import dataset, make_model, model, recipe, run_trainer, serve_tiny, tokenizer
 
 __all__ = ["dataset", "make_model", "model", "recipe", "run_trainer", "serve_tiny", "tokenizer"]
@@ -56,3 +61,15 @@ def adapters(untied: Path, make_adapter: Callable[..., Path]) -> dict[str, Path]
 def loop(untied: Path) -> Iterator[RunningLoop]:
     with RunningLoop(untied) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def database(engine: sa.Engine, live: Service) -> Sessions:
+    """Of the service that a module runs."""
+    return make_sessions(engine)
+
+
+@pytest.fixture
+def client(live: Service) -> Iterator[openai.OpenAI]:
+    with sdk(live, "anna") as client:
+        yield client

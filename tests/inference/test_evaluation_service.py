@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from store.models import EvaluatedRow, InferenceServer, JobEvaluation
-from store.session import Sessions, make_sessions
+from store.session import Sessions
 from tests.support.service import FAKE_TRAINER, Service, busy_devices
 from tests.support.trained_models import add_trained_model
 from tests.support.waiting import until
@@ -38,11 +38,6 @@ def live(serve_tiny: Callable[..., AbstractContextManager[Service]]) -> Iterator
         lines = [json.dumps(row) + "\n" for row in ROWS]
         (running.home / "datasets" / "many.jsonl").write_text("".join(lines) * (MANY // len(ROWS)))
         yield running
-
-
-@pytest.fixture(scope="module")
-def database(engine: sa.Engine, live: Service) -> Sessions:
-    return make_sessions(engine)
 
 
 @pytest.fixture(scope="module")

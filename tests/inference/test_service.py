@@ -14,10 +14,9 @@ from typing import Any
 
 import openai
 import pytest
-import sqlalchemy as sa
 
 from contract.run_dir import RunDir
-from store.session import Sessions, make_sessions
+from store.session import Sessions
 from tests.inference.served_models import command_of, processes, say, sdk, servers
 from tests.support.service import FAKE_TRAINER, Service, busy_devices
 from tests.support.trained_models import add_trained_model
@@ -41,11 +40,6 @@ def live(serve_tiny: Callable[..., AbstractContextManager[Service]]) -> Iterator
 
 
 @pytest.fixture(scope="module")
-def database(engine: sa.Engine, live: Service) -> Sessions:
-    return make_sessions(engine)
-
-
-@pytest.fixture(scope="module")
 def models(live: Service, database: Sessions, make_adapter: Callable[..., Path]) -> list[str]:
     """Fine-tuned models of one owner, with different answers."""
 
@@ -55,12 +49,6 @@ def models(live: Service, database: Sessions, make_adapter: Callable[..., Path])
         return add_trained_model(database, live.home, "anna", "tiny", save)
 
     return [add(seed) for seed in range(10)]
-
-
-@pytest.fixture
-def client(live: Service) -> Iterator[openai.OpenAI]:
-    with sdk(live, "anna") as client:
-        yield client
 
 
 def test_sdk_gets_answers_whole_streamed_and_async(client: openai.OpenAI, live: Service, models: list[str]) -> None:

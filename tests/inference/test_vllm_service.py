@@ -12,12 +12,11 @@ from typing import Any
 
 import openai
 import pytest
-import sqlalchemy as sa
 
 from store.models import InferenceServer
-from store.session import Sessions, make_sessions
+from store.session import Sessions
 from tests.inference.running_vllm import FAKE_VLLM
-from tests.inference.served_models import command_of, processes, say, sdk, servers
+from tests.inference.served_models import command_of, processes, say, servers
 from tests.support.service import FAKE_TRAINER, Service, busy_devices
 from tests.support.trained_models import add_trained_model
 from tests.support.waiting import until
@@ -39,23 +38,12 @@ def live(serve_tiny: Callable[..., AbstractContextManager[Service]]) -> Iterator
 
 
 @pytest.fixture(scope="module")
-def database(engine: sa.Engine, live: Service) -> Sessions:
-    return make_sessions(engine)
-
-
-@pytest.fixture(scope="module")
 def models(live: Service, database: Sessions, make_adapter: Callable[..., Path]) -> list[str]:
     """Fine-tuned models: one that vLLM answers with, and one with DoRA."""
     base = live.home / "models" / "tiny"
     options: list[dict[str, Any]] = [{}, {"use_dora": True}]
     saves = [partial(make_adapter, base, 1, r=4, target_modules="all-linear", **each) for each in options]
     return [add_trained_model(database, live.home, "anna", "tiny", save) for save in saves]
-
-
-@pytest.fixture
-def client(live: Service) -> Iterator[openai.OpenAI]:
-    with sdk(live, "anna") as client:
-        yield client
 
 
 def fakes(live: Service) -> list[int]:
