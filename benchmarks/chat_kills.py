@@ -145,7 +145,7 @@ def _train_meanwhile(live: Service) -> str:
     return str(live.submit(name=name, resources=shared)["id"])
 
 
-def _ask_under_kills(  # parameters: what is asked, and what is killed
+def _ask_under_kills(  # parameters: the requests, and what is killed
     live: Service, models: dict[str, str], requests: int, kills: int, choose: random.Random, counts: Counter[str]
 ) -> None:
     """Each kill comes soon after some number of answers, while others are under way. This thread starts again what it

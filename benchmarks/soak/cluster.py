@@ -147,7 +147,7 @@ class ClusterChaos(Chaos):
             elif job["status"] in TERMINAL:
                 return
         except httpx.HTTPError:
-            pass  # the API is away, or was asked before: the next look shows
+            pass  # the API is away, or has this request already: the next look shows
         self._retry_later(job_id)
 
     def _preempt(self) -> bool:

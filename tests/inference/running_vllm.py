@@ -42,7 +42,7 @@ class RunningVllm:
         return pieces(self.submit(text, adapter, n, **sampling))
 
     def requests(self, path: str = "") -> list[dict[str, Any]]:
-        """What the fake was asked on a route, or all that it has noted."""
+        """The requests that the fake got on a route, or all that it has noted."""
         lines = (self.folder / "requests.jsonl").read_text().splitlines()
         return [each for each in map(json.loads, lines) if path in ("", each.get("path"))]
 

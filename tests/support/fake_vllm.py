@@ -1,7 +1,7 @@
 """vLLM as 0.33.0 is on the wire, on transformers and PEFT in fp32: `fake_vllm.py serve MODEL OPTIONS`.
 
-Besides vLLM's own options it takes `--fault`, and `--says`, a text that every answer is. What it is asked is in
-requests.jsonl of its folder.
+Besides vLLM's own options it takes `--fault`, and `--says`, a text that every answer is. The requests that it gets are
+in requests.jsonl of its folder.
 """
 
 import argparse

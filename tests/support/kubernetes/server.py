@@ -120,8 +120,8 @@ def _new(namespace: str, plural: str, name: str) -> dict[str, Any]:
 
 def _route(state: State, method: str, path: str, query: dict[str, list[str]], body: Any) -> tuple[int, Any]:
     if path.endswith("/selfsubjectaccessreviews"):
-        asked = body["spec"]["resourceAttributes"]
-        return 201, body | {"status": {"allowed": f"{asked['verb']} {asked['resource']}" not in state.denied}}
+        attributes = body["spec"]["resourceAttributes"]
+        return 201, body | {"status": {"allowed": f"{attributes['verb']} {attributes['resource']}" not in state.denied}}
     parts = path.strip("/").split("/")
     if "namespaces" not in parts:
         return 404, _status(404, "the server could not find the requested resource")
