@@ -6,29 +6,25 @@ folder is on a volume that the pods share.
 
 import json
 import logging
-import math
 import os
-import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from contract.failure import Failure, FailureCode
-from contract.run_dir import RunDir, list_states
+from contract.run_dir import RunDir
 from store.scheduling import reasons
-from store.scheduling.situation import Wait
-from worker.launchers.kubernetes_api import ApiRefused, ApiUnreachable, KubernetesApi, Object
+from worker.launchers.cluster_node import STOP
+from worker.launchers.cluster_trainer import ClusterRefused, ClusterTrainer
+from worker.launchers.kubernetes_api import KubernetesApi, Object
 from worker.launchers.kubernetes_ending import LeftByPods, Seen, condition, ending, has_ended
 from worker.launchers.kubernetes_jobset import SECONDS_ABOVE_GRACE, jobset_name, make_jobset
 from worker.launchers.kubernetes_node import CLAIM, EXIT
 from worker.launchers.launcher import Ended, Prepared, TrainerRun
 from worker.launchers.profiles import KubernetesProfile
-from worker.launchers.slurm_node import ALIVE, STOP
 from worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
@@ -70,77 +66,33 @@ class JobSetOrder:
         return str(self.jobset["metadata"]["name"])
 
 
-class KubernetesTrainer:
-    """A trainer in a JobSet. A thread of this process does all that waits for the API server."""
+class KubernetesTrainer(ClusterTrainer):
+    """A trainer in a JobSet."""
 
     def __init__(self, order: JobSetOrder) -> None:
+        super().__init__(order.name, order.folder, order.state, CLAIM, EXIT)
         self._order = order
         self._api = KubernetesApi(order.jobset["metadata"]["namespace"])
-        self._wait: Wait | None = reasons.in_cluster_queue("submitted").wait(1, None)
-        self._ended: Ended | None = None
         self._verdict: Ended | None = None
-        self._stop = self._kill = False
-        self._wake = threading.Event()
         self._created = self._begun = False
         self._pods: dict[str, Object] = {}
         """By their uid, as they were seen last."""
         self._workload: Object | None = None
-        self._position, self._position_at, self._reason = 1, -math.inf, ""
         self._stop_at: float | None = None
         self._terminating_at: dict[str, float] = {}
         """When each pod was first seen to end."""
-        self._thread = threading.Thread(target=self._follow, name=f"kubernetes {order.name}", daemon=True)
         self._thread.start()
 
-    def poll(self) -> Ended | None:
-        return self._ended
+    def _refused(self, error: ClusterRefused) -> None:
+        if not self._created:
+            self._give_up(f"Kubernetes refused the job: {error}")
 
-    def wait(self) -> Ended:
-        self._thread.join()
-        assert self._ended is not None
-        return self._ended
-
-    def stop(self) -> None:
-        self._stop = True
-        self._wake.set()
-
-    def kill(self) -> None:
-        self._kill = True
-        self._wake.set()
-
-    def waits(self) -> Wait | None:
-        return self._wait
-
-    def _follow(self) -> None:
-        while self._ended is None:
-            try:
-                self._look()
-            except ApiUnreachable as error:
-                log.warning("%s: the API server does not answer: %s", self._order.name, error)
-                if self._wait is not None:
-                    self._wait = reasons.cluster_unreachable().wait(1, None)
-            except ApiRefused as error:
-                log.error("%s: the API server refuses: %s", self._order.name, error)
-                if not self._created:
-                    self._give_up(str(error))
-            except Exception:
-                log.exception("%s: the next look at Kubernetes tries again", self._order.name)
-            self._rest()
+    def _close(self) -> None:
         self._api.close()
 
-    def _rest(self) -> None:
-        """Until the next look is due, or there is something to do."""
-        since = time.monotonic()
-        while self._ended is None and not self._wake.wait(_TICK):
-            ends = self._stop or self._kill or self._file(EXIT).exists()
-            if time.monotonic() - since > (_SECONDS_TO_AN_END if ends else _SECONDS_BETWEEN_LOOKS):
-                break
-        self._wake.clear()
-
     def _look(self) -> None:
-        self._give_sign()
         # Before the look: an admission and a start may follow it.
-        self._begun = self._file(CLAIM).exists()
+        self._begun = self._claim_file.exists()
         jobset = self._api.find(self._order.name)
         if jobset is None and not self._created:
             self._submit()
@@ -155,34 +107,13 @@ class KubernetesTrainer:
             self._carry_out(jobset, live)
             self._note(jobset, live)
 
-    def _give_sign(self) -> None:
-        """To the pods, which see it while the API server is away too."""
-        try:
-            self._file(STOP if self._stop or self._kill else ALIVE).touch()
-        except OSError as error:
-            log.warning("%s: the pods get no sign of this worker: %s", self._order.name, error)
-
     def _submit(self) -> None:
-        if self._stop or self._kill:
-            if self._claim():
-                self._ended = Ended(128 + 15)  # nothing was created, or it ends as soon as it starts
+        if self._is_to_end:
+            self._end_before_submission()
             return
         self._api.create(self._order.jobset)
         self._created = True
         self._wake.set()
-
-    def _give_up(self, message: str) -> None:
-        """Ends the attempt, unless it may have begun."""
-        if self._claim():
-            failure = Failure(code=FailureCode.DEVICES_UNAVAILABLE, message=f"Kubernetes refused the job: {message}")
-            self._ended = Ended(1, failure)
-
-    def _claim(self) -> bool:
-        """Takes the attempt, so that a JobSet whose creation got no reply does not. False where a pod has it."""
-        with suppress(FileExistsError):
-            self._file(CLAIM).open("x").close()
-            return True
-        return False
 
     def _is_over(self, jobset: Object | None) -> bool:
         """Whether it starts no more pods, or none of this attempt."""
@@ -205,7 +136,7 @@ class KubernetesTrainer:
 
     def _carry_out(self, jobset: Object | None, live: Sequence[Object]) -> None:
         """Carries out a request to stop."""
-        if not (self._stop or self._kill):
+        if not self._is_to_end:
             return
         if self._stop_at is None and jobset is not None:
             self._api.delete(self._order.name)
@@ -217,15 +148,15 @@ class KubernetesTrainer:
             self._api.end_pod(pod["metadata"]["name"], 1)
 
     def _note(self, jobset: Object | None, live: Sequence[Object]) -> None:
-        if jobset is None or self._file(CLAIM).exists():
+        if jobset is None or self._claim_file.exists():
             self._wait = None
             if jobset is not None and self._is_over(jobset):
                 self._workload = self._api.workload(jobset) or self._workload
             return
-        reason, position = self._pods_wait(live), 1
         if jobset["spec"].get("suspend"):
-            reason, position = self._queue_waits(jobset)
-        self._wait = reasons.in_cluster_queue(reason.rstrip(".")).wait(position, None)
+            self._note_workload(self._api.workload(jobset))
+        else:
+            self._wait = reasons.in_cluster_queue(self._pods_wait(live).rstrip(".")).wait(1, None)
 
     def _pods_wait(self, live: Sequence[Object]) -> str:
         """Why pods that Kueue has admitted do not start."""
@@ -237,19 +168,15 @@ class KubernetesTrainer:
                     return str(waiting.get("reason"))
         return "its pods start"
 
-    def _queue_waits(self, jobset: Object) -> tuple[str, int]:
+    def _note_workload(self, workload: Object | None) -> None:
         """Kueue's reason, and the place in the queue."""
-        workload = self._api.workload(jobset)
         if workload is None:
-            return "Kueue has not seen it yet", 1
+            self._wait = reasons.in_cluster_queue("Kueue has not seen it yet").wait(1, None)
+            return
         pending = condition(workload, "QuotaReserved", "False") or {}
         reason = str(pending.get("message") or pending.get("reason") or "Kueue has not decided yet")
-        is_old = time.monotonic() - self._position_at > _SECONDS_BETWEEN_POSITIONS
-        if is_old or reason != self._reason:
-            queue = self._order.jobset["metadata"]["labels"]["kueue.x-k8s.io/queue-name"]
-            self._position = self._api.position(queue, workload["metadata"]["name"])
-            self._position_at, self._reason = time.monotonic(), reason
-        return reason, self._position
+        queue = self._order.jobset["metadata"]["labels"]["kueue.x-k8s.io/queue-name"]
+        self._note_queue(reason.rstrip("."), lambda: self._api.position(queue, workload["metadata"]["name"]), None)
 
     def _end(self, jobset: Object | None, live: Sequence[Object]) -> None:
         if live:
@@ -266,21 +193,11 @@ class KubernetesTrainer:
             self._workload = self._api.workload(jobset) or self._workload
         jobs = self._api.jobs(self._order.name)
         seen = Seen(jobset, jobs, list(self._pods.values()), self._workload)
-        return ending(seen, self._left(), stop_requested=self._stop or self._kill)
+        return ending(seen, self._left(), stop_requested=self._is_to_end)
 
     def _left(self) -> LeftByPods:
-        code, order = self._read(EXIT), self._order
-        resumed = order.state.name if order.state else None
         return LeftByPods(
-            exit_code=int(code) if code.isdigit() else None,
-            saved=any(state.name != resumed for state in list_states([order.folder])),
+            exit_code=self._exit_code(),
+            saved=self._has_saved(),
             told_to_stop=self._file(STOP).exists(),
         )
-
-    def _read(self, name: str) -> str:
-        with suppress(FileNotFoundError):
-            return self._file(name).read_text().strip()
-        return ""
-
-    def _file(self, name: str) -> Path:
-        return self._order.folder.path / name

@@ -13,6 +13,8 @@ from lightkube.core.resource import ApiInfo, NamespacedSubResource, ResourceDef
 from lightkube.generic_resource import Generic, create_namespaced_resource
 from lightkube.types import CascadeType
 
+from worker.launchers.cluster_trainer import ClusterRefused, ClusterUnreachable
+
 NAME_LABEL = "jobset.sigs.k8s.io/jobset-name"
 """JobSet's own, on the jobs and pods of a JobSet."""
 WORKER_LABEL = "finetuned/worker"
@@ -45,11 +47,11 @@ class PendingWorkloads(NamespacedSubResource, Generic):  # type: ignore[misc]
     )
 
 
-class ApiUnreachable(Exception):
+class ApiUnreachable(ClusterUnreachable):
     """No API server has answered, or not in time, or not for now."""
 
 
-class ApiRefused(Exception):
+class ApiRefused(ClusterRefused):
     """The API server's own words."""
 
     def __init__(self, status: int, message: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from contract.failure import Failure, FailureCode
-from worker.launchers.kubernetes_node import TAKEN
+from worker.launchers.cluster_node import TAKEN
 from worker.launchers.launcher import Ended
 
 _MADE_ROOM = ("PreemptionByScheduler", "EvictionByEvictionAPI")

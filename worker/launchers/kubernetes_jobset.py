@@ -5,9 +5,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from worker.launchers.cluster_node import TAKEN
 from worker.launchers.command import trainer_arguments
 from worker.launchers.kubernetes_api import RUN_ANNOTATION, WORKER_LABEL, worker_label
-from worker.launchers.kubernetes_node import TAKEN
 from worker.launchers.launcher import TrainerRun
 from worker.launchers.profiles import KubernetesProfile
 from worker.settings import WorkerSettings

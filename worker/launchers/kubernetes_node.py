@@ -6,8 +6,6 @@ its container.
         [--trainer JSON] -- ARGUMENTS
 """
 
-import argparse
-import json
 import math
 import os
 import signal
@@ -18,26 +16,17 @@ from pathlib import Path
 from types import FrameType
 
 from worker.launchers import network
-from worker.launchers.slurm_node import ALIVE, STOP
-from worker.launchers.torchrun import Rendezvous, launcher
+from worker.launchers.cluster_node import ALIVE, STOP, TAKEN, node_parser, start_ranks, touched_at
+from worker.launchers.torchrun import Rendezvous
 
 CLAIM, EXIT, STOPPED = "kubernetes_pod", "kubernetes_exit", "kubernetes_stopped"
 """Files of the run folder: the first pod that has the attempt, its exit code, and that the kubelet sent SIGTERM."""
-TAKEN = 76
-"""The exit code of a start whose attempt another start has, or that nobody follows."""
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="kubernetes_node")
-    parser.add_argument("--processes", type=int, required=True)
-    parser.add_argument("--nodes", type=int, required=True)
-    parser.add_argument("--id", required=True)
+    parser = node_parser("kubernetes_node")
     parser.add_argument("--endpoint", required=True, help="HOST:PORT of the first pod")
-    parser.add_argument("--silence", type=float, required=True, help="seconds without a sign of the worker")
-    parser.add_argument("--grace", type=float, required=True, help="seconds to save")
-    parser.add_argument("--trainer", type=json.loads, help="the command that trains, instead of the built-in trainer")
-    parser.add_argument("arguments", nargs="+")
     given = parser.parse_args()
     # The first process of a container ignores a signal that it does not handle.
     signal.signal(signal.SIGTERM, _note_stop)
@@ -49,10 +38,7 @@ def main() -> int:
     if given.nodes > 1:
         rendezvous = Rendezvous(given.nodes, given.endpoint, given.id, address, head=node == 0)
     environment = network.environment(address, os.environ) if rendezvous else {}
-    command = [*(given.trainer or launcher(given.processes, rendezvous)), *given.arguments]
-    log = folder / (f"trainer-{node}.log" if node else "trainer.log")
-    with log.open("ab") as output:
-        child = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **environment})
+    child = start_ranks(given, node, rendezvous, environment)
     code = _follow(child, folder, given.silence, given.grace)
     if node == 0:
         (folder / EXIT).write_text(str(code))
@@ -75,7 +61,7 @@ def _refusal(folder: Path, node: int, silence: float) -> str | None:
     except FileExistsError:
         return "another start has this attempt"
     # Both times are the file system's.
-    if (folder / CLAIM).stat().st_mtime - _touched(folder / ALIVE) > silence:
+    if (folder / CLAIM).stat().st_mtime - touched_at(folder / ALIVE) > silence:
         return f"its worker has given no sign of life for {silence:.0f} s"
     return None
 
@@ -83,10 +69,10 @@ def _refusal(folder: Path, node: int, silence: float) -> str | None:
 def _follow(child: "subprocess.Popen[bytes]", folder: Path, silence: float, grace: float) -> int:
     """The child's exit code, 128 + n for a signal n. It gets one SIGTERM: torchrun would end at a second one before its
     ranks have saved."""
-    seen, heard_at, told_at = _touched(folder / ALIVE), time.monotonic(), math.inf
+    seen, heard_at, told_at = touched_at(folder / ALIVE), time.monotonic(), math.inf
     while child.poll() is None:
         now = time.monotonic()
-        if (touched := _touched(folder / ALIVE)) != seen:
+        if (touched := touched_at(folder / ALIVE)) != seen:
             seen, heard_at = touched, now
         wanted = (folder / STOP).exists() or (folder / STOPPED).exists()
         if told_at == math.inf and (wanted or now - heard_at > silence):
@@ -97,14 +83,6 @@ def _follow(child: "subprocess.Popen[bytes]", folder: Path, silence: float, grac
             child.wait()
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
-
-
-def _touched(alive: Path) -> float:
-    try:
-        with alive.open("rb") as file:  # NFS asks its server then, whatever it has cached
-            return os.fstat(file.fileno()).st_mtime
-    except FileNotFoundError:
-        return 0.0
 
 
 if __name__ == "__main__":

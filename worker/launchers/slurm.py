@@ -9,7 +9,6 @@ import logging
 import math
 import os
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,17 +17,16 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-from contract.failure import Failure, FailureCode
-from contract.run_dir import RunDir, list_states
-from store.scheduling import reasons
-from store.scheduling.situation import Wait
+from contract.run_dir import RunDir
 from worker.launchers import slurm_commands as slurm
+from worker.launchers.cluster_node import STOP
+from worker.launchers.cluster_trainer import ClusterRefused, ClusterTrainer
 from worker.launchers.command import trainer_arguments
-from worker.launchers.launcher import Ended, Prepared, TrainerRun
+from worker.launchers.launcher import Prepared, TrainerRun
 from worker.launchers.profiles import SlurmProfile
-from worker.launchers.slurm_commands import ControllerUnreachable, SlurmJob, SlurmMissing, SlurmRefused
+from worker.launchers.slurm_commands import SlurmJob, SlurmMissing, SlurmRefused
 from worker.launchers.slurm_ending import WARNING, Left, ending, may_run, not_begun_on
-from worker.launchers.slurm_node import ALIVE, LONGEST_STOP, STOP, STOPPED
+from worker.launchers.slurm_node import LONGEST_STOP, STOPPED
 from worker.settings import WorkerSettings
 from worker.supervise import process
 
@@ -129,69 +127,23 @@ class SlurmOrder:
     """The training checkpoint that it resumes from."""
 
 
-class SlurmTrainer:
-    """A trainer in a Slurm job. A thread of this process does all that waits for the controller."""
+class SlurmTrainer(ClusterTrainer):
+    """A trainer in a Slurm job."""
 
     def __init__(self, order: SlurmOrder) -> None:
+        super().__init__(order.comment, order.folder, order.state, CLAIM, EXIT)
         self._order = order
-        self._wait: Wait | None = reasons.in_cluster_queue("submitted").wait(1, None)
-        self._ended: Ended | None = None
-        self._stop = self._kill = False
-        self._wake = threading.Event()
         self._id = ""
         """Of the attempt's Slurm job, once it is known."""
-        self._position, self._position_at, self._reason = 1, -math.inf, ""
         self._term_at: float | None = None
         self._forgotten_at: float | None = None
-        self._thread = threading.Thread(target=self._follow, name=f"slurm {order.comment}", daemon=True)
         self._thread.start()
 
-    def poll(self) -> Ended | None:
-        return self._ended
-
-    def wait(self) -> Ended:
-        self._thread.join()
-        assert self._ended is not None
-        return self._ended
-
-    def stop(self) -> None:
-        self._stop = True
-        self._wake.set()
-
-    def kill(self) -> None:
-        self._kill = True
-        self._wake.set()
-
-    def waits(self) -> Wait | None:
-        return self._wait
-
-    def _follow(self) -> None:
-        while self._ended is None:
-            try:
-                self._look()
-            except ControllerUnreachable as error:
-                log.warning("%s: Slurm's controller does not answer: %s", self._order.comment, error)
-                if self._wait is not None:
-                    self._wait = reasons.cluster_unreachable().wait(1, None)
-            except SlurmMissing as error:
-                self._give_up(str(error))
-            except SlurmRefused as error:
-                log.error("%s: Slurm refuses: %s", self._order.comment, error)
-            except Exception:
-                log.exception("%s: the next look at Slurm tries again", self._order.comment)
-            self._rest()
-
-    def _rest(self) -> None:
-        """Until the next look is due, or there is something to do."""
-        since = time.monotonic()
-        while self._ended is None and not self._wake.wait(_TICK):
-            ends = self._stop or self._kill or self._file(EXIT).exists()
-            if time.monotonic() - since > (_SECONDS_TO_AN_END if ends else _SECONDS_BETWEEN_LOOKS):
-                break
-        self._wake.clear()
+    def _refused(self, error: ClusterRefused) -> None:
+        if isinstance(error, SlurmMissing) and not self._id:
+            self._give_up(str(error))
 
     def _look(self) -> None:
-        self._give_sign()
         found = self._find()
         live = [job for job in found if not job.has_ended]
         if live:
@@ -199,23 +151,16 @@ class SlurmTrainer:
             self._carry_out(live)
         elif self._id:
             self._end()
-        elif not (self._stop or self._kill):
+        elif self._is_to_end:
+            self._end_before_submission()
+        else:
             self._submit()
-        elif self._claim():
-            self._ended = Ended(128 + 15)  # nothing was submitted, or it ends as soon as it starts
-
-    def _give_sign(self) -> None:
-        """To the nodes, which see it while the controller is away too."""
-        try:
-            self._file(STOP if self._stop or self._kill else ALIVE).touch()
-        except OSError as error:
-            log.warning("%s: the nodes get no sign of this worker: %s", self._order.comment, error)
 
     def _find(self) -> list[SlurmJob]:
-        """The attempt's jobs in Slurm, oldest first. One that Slurm does not list, and that we know of, is asked for by
+        """The attempt's jobs in Slurm, oldest first. One that Slurm does not list, and that we know of, is looked up by
         its id."""
         found = [job for job in slurm.list_jobs(self._order.worker) if job.comment == self._order.comment]
-        self._id = _read(self._file(CLAIM)) or self._id or (found[0].id if found else "")
+        self._id = self._read(self._claim_file) or self._id or (found[0].id if found else "")
         if not found and self._id and (details := self._details()):
             return [slurm.as_job(details)]
         return found
@@ -233,26 +178,10 @@ class SlurmTrainer:
             self._give_up(f"Slurm refused the job: {error}")
         self._wake.set()
 
-    def _give_up(self, message: str) -> None:
-        """Ends the attempt, unless it may have begun."""
-        log.error("%s: %s", self._order.comment, message)
-        if not self._id and self._claim():
-            self._ended = Ended(1, Failure(code=FailureCode.DEVICES_UNAVAILABLE, message=message))
-
-    def _claim(self) -> bool:
-        """Takes the attempt, so that a submission whose reply was lost does not. False where a job has it."""
-        with suppress(FileExistsError):
-            self._file(CLAIM).open("x").close()
-            return True
-        return False
-
     def _note(self, job: SlurmJob) -> None:
         # One that has begun and yet is pending runs: its controller has forgotten it.
-        if job.is_pending and not self._file(CLAIM).exists():
-            is_old = time.monotonic() - self._position_at > _SECONDS_BETWEEN_POSITIONS
-            if is_old or job.reason != self._reason:
-                self._position, self._position_at, self._reason = slurm.position(job), time.monotonic(), job.reason
-            self._wait = reasons.in_cluster_queue(job.reason).wait(self._position, job.start)
+        if job.is_pending and not self._claim_file.exists():
+            self._note_queue(job.reason, lambda: slurm.position(job), job.start)
         else:
             self._wait = None
 
@@ -260,7 +189,7 @@ class SlurmTrainer:
         """Carries out a request to stop, and ends jobs that were submitted twice: the first has the attempt."""
         pending = [job.id for job in live if job.is_pending]
         running = [job.id for job in live if not job.is_pending]
-        if not (self._stop or self._kill):
+        if not self._is_to_end:
             slurm.cancel([job.id for job in live[1:] if job.is_pending])
             return
         slurm.cancel(pending)
@@ -281,7 +210,7 @@ class SlurmTrainer:
             return
         if (node := not_begun_on(details, left)) is not None:
             self._remember_faulty(node)
-        self._ended = ending(details, left, stop_requested=self._stop or self._kill)
+        self._ended = ending(details, left, stop_requested=self._is_to_end)
         log.info("%s: Slurm job %s ended: %s", self._order.comment, self._id, details.get("JobState", "unknown"))
 
     def _remember_faulty(self, node: str) -> None:
@@ -291,14 +220,12 @@ class SlurmTrainer:
             log.warning("%s: the next attempt may get node %s again: %s", self._order.comment, node, error)
 
     def _left(self) -> Left:
-        code, order = _read(self._file(EXIT)), self._order
-        resumed = order.state.name if order.state else None
         return Left(
-            exit_code=int(code) if code.isdigit() else None,
+            exit_code=self._exit_code(),
             was_stopped=self._file(STOPPED).exists(),
-            saved=any(state.name != resumed for state in list_states([order.folder])),
+            saved=self._has_saved(),
             told_to_stop=self._file(STOP).exists(),
-            claimed_at=_touched(self._file(CLAIM)),
+            claimed_at=_touched(self._claim_file),
         )
 
     def _waited_for_nodes(self) -> bool:
@@ -306,9 +233,6 @@ class SlurmTrainer:
         self._file(STOP).touch()
         self._forgotten_at = self._forgotten_at or time.monotonic()
         return time.monotonic() - self._forgotten_at > self._order.grace.total_seconds() + LONGEST_STOP
-
-    def _file(self, name: str) -> Path:
-        return self._order.folder.path / name
 
 
 def job_environment() -> dict[str, str]:

@@ -8,6 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from worker.launchers.cluster_trainer import ClusterRefused, ClusterUnreachable
+
 log = logging.getLogger(__name__)
 
 PENDING = frozenset(
@@ -35,11 +37,11 @@ _OF_AN_OPERATOR = ("SQUEUE_", "SCANCEL_", "SCONTROL_", "SLURM_CLUSTERS")
 _FORMAT = "%i|%T|%S|%P|%Z|%k|%r"
 
 
-class ControllerUnreachable(Exception):
+class ControllerUnreachable(ClusterUnreachable):
     """No controller has answered, or not in time."""
 
 
-class SlurmRefused(Exception):
+class SlurmRefused(ClusterRefused):
     """Slurm's own words."""
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from contract.failure import Failure, FailureCode
+from worker.launchers.cluster_node import TAKEN
 from worker.launchers.launcher import Ended
 
 WARNING = 60
@@ -13,8 +14,6 @@ _EARLY = 60 + 30
 """Seconds that Slurm may send it before that, and that a trainer may take to save."""
 _CLOCKS = 3.0
 """Seconds that the clocks of controller and file system may differ."""
-_TAKEN = 76
-"""The exit code of a start whose attempt another start has, that nobody follows, or that does not see its folder."""
 _NO_LAUNCH = 128 + 53
 """As Slurm's own programs exit where they cannot start the script, such as on a folder that is not there."""
 
@@ -60,17 +59,17 @@ def ending(details: Mapping[str, str], left: Left, *, stop_requested: bool) -> E
         return Ended(code, Failure(code=FailureCode.TRAINER_KILLED, message=message))
     if reached_limit:
         return Ended(code, excused=True, message=f"the job reached the time limit of {limit} and has saved; it goes on")
-    if left.told_to_stop and (state == "CANCELLED" or _script_code(details) == _TAKEN):
+    if left.told_to_stop and (state == "CANCELLED" or _script_code(details) == TAKEN):
         return Ended(code, excused=True, message="another worker of the same name has ended the job; it goes on")
     if state == "CANCELLED":
         message = "the job was cancelled in Slurm, and not by this service; a retry goes on from what it has saved"
         return Ended(code, Failure(code=FailureCode.CANCELLED_IN_CLUSTER, message=message))
-    if left.exit_code is None and state in _BY_ITSELF and _script_code(details) != _TAKEN:
+    if left.exit_code is None and state in _BY_ITSELF and _script_code(details) != TAKEN:
         return Ended(code)
     if state in ("NODE_FAIL", "BOOT_FAIL") or left.exit_code is None:
         nodes = f" on {details['NodeList']}" if details.get("NodeList", "(null)") != "(null)" else ""
         message = f"Slurm lost the job{nodes}: {state or 'it is unknown there'}"
-        if _script_code(details) == _TAKEN:
+        if _script_code(details) == TAKEN:
             message = "the job ended at its start: it was a second start of the attempt, or its worker had been silent"
         return Ended(code, Failure(code=FailureCode.NODE_LOST, message=message))
     return Ended(code)
@@ -86,7 +85,7 @@ def not_begun_on(details: Mapping[str, str], left: Left) -> str | None:
     state, code = details.get("JobState"), _script_code(details)
     # Somebody's scancel leaves the signal that it has sent.
     failed_prolog = state == "CANCELLED" and code == 0
-    return node if failed_prolog or (state == "FAILED" and code in (_TAKEN, _NO_LAUNCH)) else None
+    return node if failed_prolog or (state == "FAILED" and code in (TAKEN, _NO_LAUNCH)) else None
 
 
 def _not_begun(details: Mapping[str, str]) -> str:

@@ -6,8 +6,6 @@ On SIGTERM Slurm sends it to every process of the job, so it is not passed on: t
 its ranks have saved.
 """
 
-import argparse
-import json
 import math
 import os
 import signal
@@ -19,41 +17,27 @@ from pathlib import Path
 from types import FrameType
 
 from worker.launchers import network
-from worker.launchers.torchrun import Rendezvous, launcher
+from worker.launchers.cluster_node import ALIVE, STOP, node_parser, start_ranks, touched_at
+from worker.launchers.torchrun import Rendezvous
 from worker.supervise.guard import PR_SET_CHILD_SUBREAPER, SECONDS_BETWEEN_KILLS, Descendants, prctl
 
 HEAD = "FINETUNED_HEAD"
 """HOST:PORT where the launchers meet, from slurm_job.sh."""
-ALIVE = "worker_alive"
-"""The process that follows the attempt touches this file of the run folder."""
 STOPPED = "slurm_stopped"
 """Out: SIGTERM came from Slurm."""
-STOP = "stop"
-"""In: a sign of the worker, beside what it asks of Slurm."""
 LONGEST_STOP = 15.0
 """Seconds after that sign in which SIGTERM should have come from Slurm. Then it is sent here."""
 _SECONDS_BETWEEN_LOOKS = 1.0
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="slurm_node")
-    parser.add_argument("--processes", type=int, required=True)
-    parser.add_argument("--nodes", type=int, required=True)
-    parser.add_argument("--id", required=True)
-    parser.add_argument("--silence", type=float, required=True, help="seconds without a sign of the worker")
-    parser.add_argument("--grace", type=float, required=True, help="seconds to save")
-    parser.add_argument("--trainer", type=json.loads, help="the command that trains, instead of the built-in trainer")
-    parser.add_argument("arguments", nargs="+")
-    given = parser.parse_args()
+    given = node_parser("slurm_node").parse_args()
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     folder, node = Path.cwd(), int(os.environ["SLURM_NODEID"])
     signal.signal(signal.SIGTERM, _note_stop)
     rendezvous = _rendezvous(given.nodes, given.id, node) if given.nodes > 1 else None
     environment = network.environment(rendezvous.address, os.environ) if rendezvous else {}
-    command = [*(given.trainer or launcher(given.processes, rendezvous)), *given.arguments]
-    log = folder / (f"trainer-{node}.log" if node else "trainer.log")
-    with log.open("ab") as output:
-        child = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **environment})
+    child = start_ranks(given, node, rendezvous, environment)
     code = _follow(child, folder, given.silence, given.grace)
     _end_descendants()
     return code
@@ -78,11 +62,11 @@ def _own_address(endpoint: str) -> str:
 
 def _follow(child: "subprocess.Popen[bytes]", folder: Path, silence: float, grace: float) -> int:
     """The child's exit code, 128 + n for a signal n. Times are this node's: its clock may differ from the worker's."""
-    seen, heard_at = _touched(folder / ALIVE), time.monotonic()
+    seen, heard_at = touched_at(folder / ALIVE), time.monotonic()
     asked_at = told_at = math.inf
     while child.poll() is None and time.monotonic() - told_at < grace:
         now = time.monotonic()
-        if (touched := _touched(folder / ALIVE)) != seen:
+        if (touched := touched_at(folder / ALIVE)) != seen:
             seen, heard_at = touched, now
         unheeded = (folder / STOP).exists() and not (folder / STOPPED).exists()
         asked_at = min(asked_at, now) if unheeded else math.inf
@@ -104,14 +88,6 @@ def _end_descendants() -> None:
         seen.kill(left)
         seen.reap()
         time.sleep(SECONDS_BETWEEN_KILLS)
-
-
-def _touched(alive: Path) -> float:
-    try:
-        with alive.open("rb") as file:  # NFS asks its server then, whatever it has cached
-            return os.fstat(file.fileno()).st_mtime
-    except FileNotFoundError:
-        return 0.0
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from worker.launchers import slurm_commands as slurm
+from worker.launchers.cluster_node import STOP
 from worker.launchers.slurm_commands import SlurmJob
-from worker.launchers.slurm_node import STOP, STOPPED
+from worker.launchers.slurm_node import STOPPED
 from worker.supervise.orphans import Orphans
 
 log = logging.getLogger(__name__)

@@ -12,13 +12,13 @@ from store.scheduling.situation import Wait
 from tests.support.kubernetes.cluster import FakeKubernetes
 from tests.support.kubernetes.objects import NAME, jobset
 from tests.support.waiting import until
+from worker.launchers import cluster_trainer, kubernetes_orphans
 from worker.launchers import kubernetes as module
-from worker.launchers import kubernetes_orphans
+from worker.launchers.cluster_node import ALIVE, STOP
 from worker.launchers.kubernetes import JobSetOrder, KubernetesTrainer
 from worker.launchers.kubernetes_node import CLAIM, EXIT
 from worker.launchers.kubernetes_orphans import KubernetesOrphans
 from worker.launchers.launcher import Ended
-from worker.launchers.slurm_node import ALIVE, STOP
 from worker.supervise.orphans import Orphans
 
 Start = Callable[..., KubernetesTrainer]
@@ -32,9 +32,9 @@ def run(tmp_path: Path) -> RunDir:
 
 @pytest.fixture
 def start(kubernetes: FakeKubernetes, run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    monkeypatch.setattr(module, "_SECONDS_BETWEEN_LOOKS", 0.05)
-    monkeypatch.setattr(module, "_SECONDS_TO_AN_END", 0.05)
-    monkeypatch.setattr(module, "_TICK", 0.02)
+    monkeypatch.setattr(cluster_trainer, "_SECONDS_BETWEEN_LOOKS", 0.05)
+    monkeypatch.setattr(cluster_trainer, "_SECONDS_TO_AN_END", 0.05)
+    monkeypatch.setattr(cluster_trainer, "_TICK", 0.02)
     started: list[KubernetesTrainer] = []
 
     def begin(grace: float = 60, unseen: float = 60) -> KubernetesTrainer:
@@ -149,7 +149,7 @@ def test_refused_connection_is_no_failure(running: KubernetesTrainer, kubernetes
     until((run.path / STOP).exists)
     assert running.poll() is None
     kubernetes.start()
-    # The server has forgotten everything: what was asked for has ended.
+    # The server has forgotten everything: what was requested has ended.
     assert until(running.poll).failure is None
 
 

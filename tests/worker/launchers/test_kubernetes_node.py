@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.waiting import until
-from worker.launchers.kubernetes_node import CLAIM, EXIT, STOPPED, TAKEN
-from worker.launchers.slurm_node import ALIVE, STOP
+from worker.launchers.cluster_node import ALIVE, STOP, TAKEN
+from worker.launchers.kubernetes_node import CLAIM, EXIT, STOPPED
 
 ROOT = Path(__file__).parents[3]
 SAVES = """import signal, sys, time, pathlib

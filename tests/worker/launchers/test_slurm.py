@@ -10,10 +10,11 @@ import pytest
 from contract.failure import FailureCode
 from contract.run_dir import RunDir
 from tests.support.waiting import until
-from worker.launchers import slurm
+from worker.launchers import cluster_trainer, slurm
+from worker.launchers.cluster_node import ALIVE, STOP
 from worker.launchers.launcher import Ended
 from worker.launchers.slurm import SlurmOrder, SlurmTrainer
-from worker.launchers.slurm_node import ALIVE, STOP, STOPPED
+from worker.launchers.slurm_node import STOPPED
 from worker.launchers.slurm_orphans import SlurmOrphans
 from worker.supervise.orphans import Orphans
 
@@ -71,8 +72,8 @@ class FakeSlurm:
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSlurm]:
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", f"{tmp_path}/bin")
-    monkeypatch.setattr(slurm, "_SECONDS_BETWEEN_LOOKS", 0.1)
-    monkeypatch.setattr(slurm, "_SECONDS_TO_AN_END", 0.1)
+    monkeypatch.setattr(cluster_trainer, "_SECONDS_BETWEEN_LOOKS", 0.1)
+    monkeypatch.setattr(cluster_trainer, "_SECONDS_TO_AN_END", 0.1)
     fake = FakeSlurm(tmp_path / "bin")
     yield fake
     fake.end()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from worker.launchers.cluster_node import ALIVE, STOP
 from worker.launchers.slurm import CLAIM, EXIT, SCRIPT
-from worker.launchers.slurm_node import ALIVE, STOP
 
 
 @pytest.fixture(autouse=True)

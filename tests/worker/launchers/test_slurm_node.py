@@ -10,7 +10,8 @@ from pathlib import Path
 
 from runtime.processes import is_alive
 from tests.support.waiting import until
-from worker.launchers.slurm_node import ALIVE, STOP, STOPPED
+from worker.launchers.cluster_node import ALIVE, STOP
+from worker.launchers.slurm_node import STOPPED
 
 SAVES = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(5)); print('up', flush=True); time.sleep(60)"
 

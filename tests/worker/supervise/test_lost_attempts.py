@@ -23,7 +23,7 @@ from tests.worker.supervise.rounds import (
     run_on_a_silent_worker,
     status,
 )
-from worker.launchers.slurm_node import STOP
+from worker.launchers.cluster_node import STOP
 from worker.settings import WorkerSettings
 from worker.supervise.reconciler import release_earlier
 
