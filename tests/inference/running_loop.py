@@ -28,6 +28,10 @@ from trainer.model.base_model import load_base
 TEXTS = ("What is 3 plus 3?", "Say hello, please.", "a", "Be brief, Ada. And now goodbye, and see you soon.")
 
 
+A_DAY = 86400.0
+"""Seconds without a request: a module's engine waits for tests that use another one."""
+
+
 class RunningLoop:
     def __init__(self, model: Path, most_adapters: int = 8, most: int = 16, room: float = math.inf) -> None:
         recipe = Recipe.model_validate({"model": str(model), "dataset": "-"})
@@ -36,7 +40,7 @@ class RunningLoop:
         self.kind: type[PaddedBatch] | type[Singles] = PaddedBatch if takes_padded_rows(base.config) else Singles
         self.loop = Loop(self.adapters, most, self.kind, room)
         self.prompts = Prompts(str(model), base.generation_config, positions_of(base.config))
-        self._thread = threading.Thread(target=self.loop.run, args=(60,))
+        self._thread = threading.Thread(target=self.loop.run, args=(A_DAY,))
 
     def __enter__(self) -> "RunningLoop":
         self._thread.start()

@@ -14,7 +14,7 @@ from inference.answers import Answers
 from inference.prompts import Prompts
 from inference.vllm.engine import VllmEngine
 from inference.vllm.serving import vllm_engine
-from tests.inference.running_loop import pieces, request
+from tests.inference.running_loop import A_DAY, pieces, request
 
 FAKE_VLLM = (sys.executable, "-P", str(Path(__file__).parents[1] / "support" / "fake_vllm.py"))
 
@@ -55,7 +55,7 @@ def running_vllm(
     command: Sequence[str] = FAKE_VLLM,
     adapters: int = 8,
     batch: int = 16,
-    idle_seconds: float = 60,
+    idle_seconds: float = A_DAY,
 ) -> Iterator[RunningVllm]:
     spec = server_spec(model, *options, command=command, adapters=adapters, batch=batch)
     assert spec.vllm is not None

@@ -236,11 +236,16 @@ def test_neither_of_two_busy_owners_starves(gpus: tuple[int, int], known: bool) 
         assert max(still, default=0) < 150
 
 
-def test_thousand_jobs_on_hundred_devices_plan_fast() -> None:
+def test_four_times_the_jobs_take_four_times_as_long() -> None:
     hosts = [machine(f"gpu-{n:02}", 8) for n in range(16)]
     taken = [Occupant(f"r{n}", "ann", 0, (DeviceRef(hosts[n // 8].name, n % 8),), ends=1100.0 + n) for n in range(128)]
     waiting = [job(f"j{n}", *hosts, gpus=1 + n % 4, owner=f"o{n % 7}", since=n, seconds=60) for n in range(1000)]
-    begun = time.process_time()
-    made = plan(NOW, hosts, waiting, taken)
-    assert time.process_time() - begun < 0.3
-    assert len(made.waits) == 1000
+
+    def seconds(jobs: int) -> float:
+        begun = time.process_time()
+        made = plan(NOW, hosts, waiting[:jobs], taken)
+        assert len(made.waits) == jobs
+        return time.process_time() - begun
+
+    # What grows with the square takes sixteen times as long.
+    assert min(seconds(1000) for _ in range(3)) < 8 * min(seconds(250) for _ in range(3))
