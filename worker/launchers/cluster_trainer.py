@@ -144,7 +144,7 @@ class ClusterTrainer(ABC):
 
     def _exit_code(self) -> int | None:
         """What the trainer has left; None where it was killed."""
-        code = self._read(self._exit_file)
+        code = read_stripped(self._exit_file)
         return int(code) if code.isdigit() else None
 
     def _has_saved(self) -> bool:
@@ -152,11 +152,12 @@ class ClusterTrainer(ABC):
         resumed = self._resumed_from.name if self._resumed_from else None
         return any(state.name != resumed for state in list_states([self._folder]))
 
-    def _read(self, file: Path) -> str:
-        """Without the blanks around it; empty where there is none."""
-        with suppress(FileNotFoundError):
-            return file.read_text().strip()
-        return ""
-
     def _file(self, name: str) -> Path:
         return self._folder.path / name
+
+
+def read_stripped(file: Path) -> str:
+    """Empty where there is none."""
+    with suppress(FileNotFoundError):
+        return file.read_text().strip()
+    return ""

@@ -29,12 +29,6 @@ from worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
 
-_SECONDS_BETWEEN_LOOKS = 3.0
-_SECONDS_TO_AN_END = 1.0
-"""Between two looks once the job is about to end."""
-_SECONDS_BETWEEN_POSITIONS = 30.0
-_TICK = 0.25
-
 
 @dataclass(frozen=True)
 class KubernetesLauncher:

@@ -20,7 +20,7 @@ from pathlib import Path
 from contract.run_dir import RunDir
 from worker.launchers import slurm_commands as slurm
 from worker.launchers.cluster_node import STOP
-from worker.launchers.cluster_trainer import ClusterRefused, ClusterTrainer
+from worker.launchers.cluster_trainer import ClusterRefused, ClusterTrainer, read_stripped
 from worker.launchers.command import trainer_arguments
 from worker.launchers.launcher import Prepared, TrainerRun
 from worker.launchers.profiles import SlurmProfile
@@ -38,12 +38,6 @@ CLAIM, EXIT = "slurm_job", "slurm_exit"
 FAULTY_NODE = "slurm_faulty_node"
 """The node on which its script could not begin."""
 
-_SECONDS_BETWEEN_LOOKS = 3.0
-_SECONDS_TO_AN_END = 1.0
-"""Between two looks once the job is about to end."""
-_SECONDS_BETWEEN_POSITIONS = 30.0
-"""Each is a look at all pending jobs of the partition."""
-_TICK = 0.25
 _NOT_PASSED_ON = {"CUDA_VISIBLE_DEVICES"}
 """Slurm sets it on each node."""
 
@@ -94,7 +88,7 @@ class SlurmLauncher:
     def _exclude(self, folder: RunDir) -> list[str]:
         """Not again the node on which the attempt before could not begin. Slurm may take it for the freest one."""
         attempt = int(folder.path.name.removeprefix("attempt-"))
-        faulty = _read(folder.path.with_name(f"attempt-{attempt - 1}") / FAULTY_NODE)
+        faulty = read_stripped(folder.path.with_name(f"attempt-{attempt - 1}") / FAULTY_NODE)
         # A later option replaces the profile's own.
         own = [option.removeprefix("--exclude=") for option in self.profile.options if option.startswith("--exclude=")]
         return [f"--exclude={','.join([*own[-1:], faulty])}"] if faulty else []
@@ -160,7 +154,7 @@ class SlurmTrainer(ClusterTrainer):
         """The attempt's jobs in Slurm, oldest first. One that Slurm does not list, and that we know of, is looked up by
         its id."""
         found = [job for job in slurm.list_jobs(self._order.worker) if job.comment == self._order.comment]
-        self._id = self._read(self._claim_file) or self._id or (found[0].id if found else "")
+        self._id = read_stripped(self._claim_file) or self._id or (found[0].id if found else "")
         if not found and self._id and (details := self._details()):
             return [slurm.as_job(details)]
         return found
@@ -244,13 +238,6 @@ def job_environment() -> dict[str, str]:
 def slurm_conf() -> dict[str, str]:
     """Where a command that gets a chosen environment finds Slurm."""
     return {"SLURM_CONF": config} if (config := os.environ.get("SLURM_CONF")) else {}
-
-
-def _read(file: Path) -> str:
-    """Without the blanks around it; empty where there is none."""
-    with suppress(FileNotFoundError):
-        return file.read_text().strip()
-    return ""
 
 
 def _touched(file: Path) -> float | None:

@@ -63,14 +63,14 @@ def _own_address(endpoint: str) -> str:
 def _follow(child: "subprocess.Popen[bytes]", folder: Path, silence: float, grace: float) -> int:
     """The child's exit code, 128 + n for a signal n. Times are this node's: its clock may differ from the worker's."""
     seen, heard_at = touched_at(folder / ALIVE), time.monotonic()
-    asked_at = told_at = math.inf
+    requested_at = told_at = math.inf
     while child.poll() is None and time.monotonic() - told_at < grace:
         now = time.monotonic()
         if (touched := touched_at(folder / ALIVE)) != seen:
             seen, heard_at = touched, now
         unheeded = (folder / STOP).exists() and not (folder / STOPPED).exists()
-        asked_at = min(asked_at, now) if unheeded else math.inf
-        if told_at == math.inf and (now - heard_at > silence or now - asked_at > LONGEST_STOP):
+        requested_at = min(requested_at, now) if unheeded else math.inf
+        if told_at == math.inf and (now - heard_at > silence or now - requested_at > LONGEST_STOP):
             child.terminate()
             told_at = now
         time.sleep(_SECONDS_BETWEEN_LOOKS)
