@@ -16,7 +16,7 @@ from api.http.body import described, json_body
 from api.http.idempotency import Once, idempotent
 from api.http.ids import JobId
 from contract import patterns
-from contract.export import ExportFormat
+from contract.export import GGUF_FORMATS, PORTABLE_FORMATS, ExportFormat
 from contract.failure import Failure, FailureCode, InputError
 from contract.formatting import format_value, truncate
 from contract.locate import locate_model
@@ -40,8 +40,9 @@ class ExportIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     format: ExportFormat = "merged"
-    """merged is the base model with the adapter merged into it; portable is the adapter in the one form that vLLM,
-    SGLang and PEFT read alike; gguf is that form for llama.cpp and Ollama."""
+    """merged is the base model with the adapter merged into it, and merged-gguf-f16 and merged-gguf-q8_0 are that as a
+    GGUF file of 16 or 8 bits for llama.cpp and Ollama; portable is the adapter in the one form that vLLM, SGLang and
+    PEFT read alike, and gguf is that form as a GGUF file."""
     source: Annotated[str, StringConstraints(pattern=patterns.ARTIFACT)] = ADAPTER
     """One of the job's artifacts: the adapter, a checkpoint, or best.tar."""
     shard_size: Annotated[str, StringConstraints(pattern=patterns.SHARD_SIZE)] | None = None
@@ -119,8 +120,9 @@ def _check_format(services: Services, who: Principal, job_id: str, wanted: Expor
         config = json.loads(b"".join(services.storage.read(artifacts.key(source, CONFIG))))
     except FileNotFoundError as error:
         raise ArtifactGone(job_id, source.name) from error
-    check_portable(config, init)
-    if wanted.format == "gguf":
+    if wanted.format in PORTABLE_FORMATS:
+        check_portable(config, init)
+    if wanted.format in GGUF_FORMATS:
         folder = locate_model(model, services.settings.folders)
         if folder is not None:  # a hub's model is read by the worker alone
             check_gguf_type(model_type(read_model_config(folder)))

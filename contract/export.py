@@ -1,12 +1,17 @@
 """What a worker hands to the process that makes an export."""
 
+from collections.abc import Collection
 from typing import Literal
 
 from pydantic import BaseModel
 
-ExportFormat = Literal["merged", "portable", "gguf"]
-"""The base model with the adapter merged in; the adapter in the one form that serving engines read alike; that form as
-a GGUF file for llama.cpp."""
+ExportFormat = Literal["merged", "merged-gguf-f16", "merged-gguf-q8_0", "portable", "gguf"]
+"""The base model with the adapter merged in, as safetensors or as a GGUF file of 16 or 8 bits; the adapter in the one
+form that serving engines read alike; that form as a GGUF file for llama.cpp."""
+
+GGUF_FORMATS: Collection[ExportFormat] = ("gguf", "merged-gguf-f16", "merged-gguf-q8_0")
+PORTABLE_FORMATS: Collection[ExportFormat] = ("portable", "gguf")
+"""Those that not every adapter has."""
 
 
 class ExportSpec(BaseModel):

@@ -135,9 +135,11 @@ class AsyncJob(JobFields):
     async def export(
         self, source: str = "adapter.tar", format: str = "merged", shard_size: str | None = None
     ) -> Export:
-        """Exports an artifact of the job as "merged", "portable" or "gguf", and waits until that is done or has failed.
-        A second call gives the same export. `shard_size`, such as "2GB", is the largest file of a merged model's
-        weights. Raises InvalidRequest for an adapter that cannot have the format."""
+        """Exports an artifact of the job, and waits until that is done or has failed. A second call gives the same one.
+
+        `format` is "merged", "merged-gguf-f16", "merged-gguf-q8_0", "portable" or "gguf". `shard_size`, such as "2GB",
+        is the largest file of a merged model's weights. Raises InvalidRequest for an adapter that cannot have the
+        format."""
         body = {"format": format, "source": source} | ({"shard_size": shard_size} if shard_size else {})
         export = Export.from_json(await self.transport.json("POST", f"{self._path}/exports", json=body))
         while export.status in ("queued", "running"):

@@ -15,7 +15,7 @@ from finetuned import Client
 from finetuned.address import DEFAULT_URL
 from finetuned.cli.job_text import one_line
 from finetuned.cli.next_command import on_service
-from finetuned.cli.options import AsJson, Key, Limit, OneAsJson, Url
+from finetuned.cli.options import EXPORT_FORMATS, AsJson, Key, Limit, OneAsJson, Url
 from finetuned.cli.terminal import age, fail, list_table, note, out, print_json, print_list, print_plain
 from finetuned.cli.watch import watch as watch_job
 from finetuned.events import JobEvent
@@ -133,10 +133,7 @@ def export(  # parameters: each is an option of the command
     source: Annotated[
         str, typer.Option("--source", help="Artifact of the job: adapter, a checkpoint or the best one.")
     ] = "adapter.tar",
-    format: Annotated[
-        str,
-        typer.Option("--format", help="merged (into the base), portable (for vLLM, SGLang, PEFT) or gguf (llama.cpp)."),
-    ] = "merged",
+    format: Annotated[str, typer.Option("--format", help=EXPORT_FORMATS)] = "merged",
     shard_size: Annotated[
         str | None, typer.Option("--shard-size", help="Largest file of a merged model: 500MB, 2GB.")
     ] = None,

@@ -17,6 +17,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON list.")]
 OneAsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Limit = Annotated[int, typer.Option(min=1, help="Show at most this many, the newest.")]
 
+EXPORT_FORMATS = (
+    "merged (into the base), merged-gguf-f16 or merged-gguf-q8_0 (that for llama.cpp), portable (for vLLM, SGLang, "
+    "PEFT), or gguf (the adapter for llama.cpp)."
+)
+
 
 def owner_or_user(owner: str | None, key: str | None) -> str | None:
     """The owner to act for; None where the key determines it."""

@@ -7,7 +7,7 @@ import typer
 from finetuned import Client
 from finetuned.address import DEFAULT_URL
 from finetuned.cli.jobs import JobId
-from finetuned.cli.options import Key, OneAsJson, Url
+from finetuned.cli.options import EXPORT_FORMATS, Key, OneAsJson, Url
 from finetuned.cli.terminal import fail, note, print_json, print_plain
 from finetuned.objects.jobs import Push
 
@@ -18,7 +18,7 @@ def push(  # parameters: each is an option of the command
     artifact: Annotated[
         str | None, typer.Option("--artifact", help="Artifact of the job; default: adapter.tar.")
     ] = None,
-    format: Annotated[str | None, typer.Option("--format", help="Export it first: merged, portable or gguf.")] = None,
+    format: Annotated[str | None, typer.Option("--format", help=f"Export it first: {EXPORT_FORMATS}")] = None,
     secret: Annotated[
         str, typer.Option("--secret", help="Name of the secret with the hub's token: `finetuned secrets set hub`.")
     ] = "hub",

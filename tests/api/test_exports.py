@@ -6,6 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from contract.events import CheckpointEvent
+from contract.export import GGUF_FORMATS
 from store import artifacts
 from store.jobs import jobs
 from store.session import Sessions
@@ -56,6 +57,8 @@ def test_each_shard_size_is_an_export_of_its_own(client: TestClient, job_id: str
         ({"format": "onnx"}, 422, "format"),
         ({"format": "portable", "source": "checkpoint-3.tar"}, 404, None),
         ({"format": "portable", "shard_size": "2GB"}, 422, "shard_size"),
+        ({"format": "merged-gguf-f16", "shard_size": "2GB"}, 422, "shard_size"),
+        ({"format": "merged-gguf-q4", "shard_size": None}, 422, "format"),
         ({"format": "merged", "shard_size": "2 GB"}, 422, "shard_size"),
         ({"format": "merged", "shard_size": "0MB"}, 422, "shard_size"),
         ({"format": "merged", "source": "../x"}, 422, "source"),
@@ -93,7 +96,7 @@ def saved(sessions: Sessions, home: Path, config: dict[str, Any], **recipe: Any)
     return job_id
 
 
-@pytest.mark.parametrize("wanted", ["portable", "gguf"])
+@pytest.mark.parametrize("wanted", ["portable", *GGUF_FORMATS])
 def test_adapter_in_other_formats_is_accepted(client: TestClient, sessions: Sessions, home: Path, wanted: str) -> None:
     job_id = saved(sessions, home, PLAIN)
     answer = client.post(f"/jobs/{job_id}/exports", json={"format": wanted})
@@ -136,11 +139,20 @@ def test_adapter_that_engines_do_not_load_is_refused(
         assert client.get(f"/jobs/{each}/exports").json()["data"] == []
 
 
-def test_gguf_of_an_unknown_architecture_is_refused(client: TestClient, sessions: Sessions, home: Path) -> None:
+@pytest.mark.parametrize("wanted", GGUF_FORMATS)
+def test_gguf_of_an_unknown_architecture_is_refused(
+    client: TestClient, sessions: Sessions, home: Path, wanted: str
+) -> None:
     write_model(home / "models" / "other")
     (home / "models" / "other" / "config.json").write_text('{"model_type": "bloom"}')
     job_id = saved(sessions, home, PLAIN, model="other")
-    answer = client.post(f"/jobs/{job_id}/exports", json={"format": "gguf"})
+    answer = client.post(f"/jobs/{job_id}/exports", json={"format": wanted})
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "format")
     assert '"bloom" is not one of gemma, gemma2' in answer.json()["error"]["message"]
     assert client.post(f"/jobs/{job_id}/exports", json={"format": "portable"}).status_code == 202
+
+
+def test_dora_has_a_merged_gguf(client: TestClient, sessions: Sessions, home: Path) -> None:
+    job_id = saved(sessions, home, PLAIN | {"use_dora": True})
+    answer = client.post(f"/jobs/{job_id}/exports", json={"format": "merged-gguf-q8_0"})
+    assert answer.status_code == 202, answer.text

@@ -58,6 +58,11 @@ def export(recipe: Recipe, spec: ExportSpec, folder: Path) -> None:
                 from trainer.tools.gguf_adapter import save_gguf
 
             save_gguf(recipe, folder, spec)
+        case "merged-gguf-f16" | "merged-gguf-q8_0":
+            with lasting_imports():
+                from trainer.tools.gguf_model import save_merged_gguf
+
+            save_merged_gguf(recipe, folder, spec)
 
 
 if __name__ == "__main__":

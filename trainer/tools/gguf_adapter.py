@@ -27,7 +27,9 @@ def save_gguf(recipe: Recipe, folder: Path, spec: ExportSpec) -> None:
         save_text_files(recipe, beside)
         write_gguf(adapter, spec.base, beside / FILE)
         ends = json.loads((beside / "generation_config.json").read_bytes()).get("eos_token_id") or []
-        (beside / "Modelfile").write_text(_modelfile(recipe, spec.base, [ends] if isinstance(ends, int) else ends))
+        base = f"# The base model {' '.join(spec.base.split())} as GGUF; or its name in Ollama's library."
+        lines = [base, "FROM ./base.gguf", f"ADAPTER ./{FILE}"]
+        (beside / "Modelfile").write_text(modelfile(recipe, lines, [ends] if isinstance(ends, int) else ends))
 
 
 def write_gguf(adapter: PortableAdapter, name: str, file: Path) -> None:
@@ -59,7 +61,7 @@ def tensor_names(architecture: str, config: dict[str, Any]) -> gguf.TensorNameMa
 
 
 def reorder_rows(module: str, weight: numpy.ndarray[Any, Any], config: dict[str, Any]) -> numpy.ndarray[Any, Any]:
-    """The rows of a weight, or of B, in llama.cpp's order.
+    """The rows of a weight, of a bias, or of B, in llama.cpp's order.
 
     For a llama, q and k turn pairs of neighbouring rows of a head (ggml's "normal" RoPE), where transformers turns the
     row i with the row i + half. In all other architectures here the order is the same.
@@ -70,20 +72,12 @@ def reorder_rows(module: str, weight: numpy.ndarray[Any, Any], config: dict[str,
     heads = config["num_attention_heads"]
     if last == "k_proj":
         heads = config.get("num_key_value_heads") or heads
-    halves = weight.reshape(heads, 2, -1, weight.shape[-1])
+    halves = weight.reshape(heads, 2, -1, *weight.shape[1:])
     return numpy.ascontiguousarray(halves.swapaxes(1, 2).reshape(weight.shape))
 
 
-def _modelfile(recipe: Recipe, name: str, ends: list[int]) -> str:
-    """Ollama's description of base and adapter: https://docs.ollama.com/modelfile."""
+def modelfile(recipe: Recipe, lines: list[str], ends: list[int]) -> str:
+    """Ollama's description of a model, whose answers end at the tokens `ends`: https://docs.ollama.com/modelfile."""
     words = {token: text for text, token in load_tokenizer(recipe).get_vocab().items()}
     stops = [f"PARAMETER stop {json.dumps(words[end], ensure_ascii=False)}" for end in ends if end in words]
-    return "\n".join(
-        [
-            f"# The base model {' '.join(name.split())} as GGUF; or the name of the same model in Ollama's library.",
-            "FROM ./base.gguf",
-            f"ADAPTER ./{FILE}",
-            *stops,
-            "",
-        ]
-    )
+    return "\n".join([*lines, *stops, ""])

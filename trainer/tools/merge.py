@@ -31,12 +31,7 @@ def merge(recipe: Recipe, folder: Path, shard_size: str = "5GB", init: str = "de
     `shard_size` is that of the largest file, and `init` the adapter.init that the adapter started with. Raises
     InputError for a base or a tokenizer that cannot be loaded, and for an adapter that does not fit.
     """
-    model = _merged(recipe, init)
-    ends = learned_ends(recipe)
-    add_end_tokens(model.generation_config, ends)
-    # Some models' configurations accept only one id. Generation uses the other configuration.
-    with contextlib.suppress(StrictDataclassFieldValidationError):
-        add_end_tokens(model.config.get_text_config(), ends)
+    model = merged_model(recipe, init)
     with atomic_folder(folder) as beside:
         # First, because transformers chooses the tokenizer's class by config.json too.
         model.save_pretrained(beside, max_shard_size=shard_size)
@@ -47,14 +42,20 @@ def merge(recipe: Recipe, folder: Path, shard_size: str = "5GB", init: str = "de
         copy_image_settings(recipe, beside)
 
 
-def _merged(recipe: Recipe, init: str) -> Any:
+def merged_model(recipe: Recipe, init: str) -> Any:
+    """It stops where the learned answers ended. Raises InputError."""
     disable_progress_bar()
     with loading_errors(recipe.model):
         base = _load_in_4_bits(recipe.model) if init == "loftq" else load_pretrained(recipe.model)
     adapter = Path(recipe.adapter.start_from or "")
     check_saved_adapter(adapter, base)
-    adapted = PeftModel.from_pretrained(base, adapter)
-    return adapted.merge_and_unload(safe_merge=True)
+    model = PeftModel.from_pretrained(base, adapter).merge_and_unload(safe_merge=True)
+    ends = learned_ends(recipe)
+    add_end_tokens(model.generation_config, ends)
+    # Some models' configurations accept only one id. Generation uses the other configuration.
+    with contextlib.suppress(StrictDataclassFieldValidationError):
+        add_end_tokens(model.config.get_text_config(), ends)
+    return model
 
 
 def _load_in_4_bits(model: str) -> Any:

@@ -129,7 +129,7 @@ export type JobEvent = { id: string; type: string; time: number; data: Record<st
 
 export type Sample = { step: number; index: number; prompt: string; expected: string; generated: string };
 
-export const EXPORT_FORMATS = ["portable", "gguf", "merged"] as const;
+export const EXPORT_FORMATS = ["portable", "gguf", "merged", "merged-gguf-f16", "merged-gguf-q8_0"] as const;
 export type ExportFormat = (typeof EXPORT_FORMATS)[number];
 
 export type Export = {

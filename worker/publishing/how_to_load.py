@@ -37,7 +37,10 @@ def load_export(wanted: ExportFormat, base: str, folder: Path) -> Loading:
         return Loading("A LoRA adapter in portable form", "peft", "adapter", _portable(base, rank))
     if wanted == "gguf":
         return Loading("A LoRA adapter as GGUF", "gguf", "adapter", _gguf(base, (folder / _TEMPLATE).is_file()))
-    return Loading("A merged model: base and LoRA adapter in one", "transformers", "finetune", _merged())
+    if wanted == "merged":
+        return Loading("A merged model: base and LoRA adapter in one", "transformers", "finetune", _merged())
+    what = "A merged model as GGUF: base and LoRA adapter in one"
+    return Loading(what, "gguf", "finetune", _merged_gguf(wanted, (folder / _TEMPLATE).is_file()))
 
 
 def _portable(base: str, rank: int) -> str:
@@ -87,13 +90,24 @@ def _merged() -> str:
             'tokenizer = AutoTokenizer.from_pretrained("merged")\n```',
             "vLLM, or SGLang:",
             _shell("vllm serve ./merged\npython -m sglang.launch_server --model-path ./merged"),
-            f"llama.cpp, Ollama and LM Studio read GGUF. {_CONVERTER}",
-            _shell(
-                "python convert_hf_to_gguf.py --outtype q8_0 --outfile merged.gguf ./merged\n"
-                "llama-server --model merged.gguf --jinja\n"
-                "echo 'FROM ./merged.gguf' > Modelfile && ollama create tuned --file Modelfile\n"
-                "lms import merged.gguf"
-            ),
+            "llama.cpp, Ollama and LM Studio read GGUF: export the job with format `merged-gguf-q8_0`, or "
+            f"`merged-gguf-f16`. For a model that has no such export: {_CONVERTER}",
+            _shell("python convert_hf_to_gguf.py --outtype q8_0 --outfile merged.gguf ./merged"),
+        ]
+    )
+
+
+def _merged_gguf(wanted: ExportFormat, has_template: bool) -> str:
+    template = f" --chat-template-file {wanted}/{_TEMPLATE}" if has_template else ""
+    return "\n\n".join(
+        [
+            f"With these files in a folder `{wanted}`. llama.cpp:",
+            _shell(f"llama-server --model {wanted}/model.gguf --jinja{template}"),
+            "Ollama, with the `Modelfile` in this folder:",
+            _shell(f"ollama create tuned --file {wanted}/Modelfile\nollama run tuned"),
+            "LM Studio:",
+            _shell(f"lms import {wanted}/model.gguf"),
+            "transformers, vLLM and SGLang read safetensors; export the job with format `merged`.",
         ]
     )
 

@@ -184,10 +184,17 @@ COMMANDS = {
         'AutoModelForCausalLM.from_pretrained("merged")',
         "vllm serve ./merged",
         "sglang.launch_server --model-path ./merged",
-        "llama-server --model merged.gguf",
-        "ollama create tuned",
-        "lms import merged.gguf",
+        "format `merged-gguf-q8_0`",
+        "convert_hf_to_gguf.py --outtype q8_0 --outfile merged.gguf ./merged",
     ),
+    **{
+        form: (
+            f"llama-server --model {form}/model.gguf",
+            f"ollama create tuned --file {form}/Modelfile",
+            f"lms import {form}/model.gguf",
+        )
+        for form in ("merged-gguf-f16", "merged-gguf-q8_0")
+    },
 }
 
 

@@ -75,6 +75,8 @@ export const en = {
   "exports.source": "What to export",
   "exports.format": "Format",
   "exports.merged": "Merged into the base model",
+  "exports.merged-gguf-f16": "Merged, as GGUF with 16 bits, for llama.cpp and Ollama",
+  "exports.merged-gguf-q8_0": "Merged, as GGUF with 8 bits, for llama.cpp and Ollama",
   "exports.portable": "Portable adapter, for vLLM and SGLang",
   "exports.gguf": "GGUF adapter, for llama.cpp and Ollama",
   "exports.start": "Export",

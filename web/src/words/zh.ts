@@ -77,6 +77,8 @@ export const zh: Record<keyof typeof en, string> = {
   "exports.source": "导出对象",
   "exports.format": "格式",
   "exports.merged": "合并到基础模型",
+  "exports.merged-gguf-f16": "合并后的 16 位 GGUF，用于 llama.cpp 和 Ollama",
+  "exports.merged-gguf-q8_0": "合并后的 8 位 GGUF，用于 llama.cpp 和 Ollama",
   "exports.portable": "可移植适配器，用于 vLLM 和 SGLang",
   "exports.gguf": "GGUF 适配器，用于 llama.cpp 和 Ollama",
   "exports.start": "导出",
