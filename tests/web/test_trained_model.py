@@ -158,7 +158,6 @@ def test_trained_model_fits_a_phone(page: Page, live: Service, engine: sa.Engine
     for path, folded, shown in (
         (f"jobs/{job}/artifacts", None, "#pushes"),
         (f"jobs/{job}/samples", "[aria-labelledby=evaluations] summary", "table.samples"),
-        (f"compare?jobs={job}", "[aria-labelledby=compared-evaluations] summary", "table.samples"),
         (f"chat?job={job}", "[aria-labelledby=ratings] summary", "table.samples"),
         ("machines", None, f"table.devices a[href$={running}]"),
     ):
