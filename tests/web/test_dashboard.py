@@ -169,7 +169,8 @@ def test_no_page_has_a_serious_barrier(browser: Browser, live: Service, language
         f"jobs/{job['id']}/{each}" for each in ("curves", "recipe", "events", "log", "samples", "artifacts", "usage")
     ]
     admin = ["webhooks", f"webhooks/{webhook}", *(f"admin/{each}" for each in ("keys", "owners", "audit"))]
-    for path in ("jobs", "new", "sweeps", f"compare?jobs={job['id']}", "machines", "secrets", *tabs, *admin):
+    trained = [f"compare?jobs={job['id']}", f"chat?job={job['id']}", *tabs]
+    for path in ("jobs", "new", "sweeps", "machines", "secrets", *trained, *admin):
         tab.goto(f"/#/{path}")
         expect(tab.locator("main :is(h1, p, dl)").first).to_be_visible()
         tab.wait_for_load_state("networkidle") if path in ("machines", "secrets", *admin) else None

@@ -145,6 +145,31 @@ def test_evaluations_of_several_jobs_are_compared(page: Page, live: Service, eng
     expect(answers.get_by_text("adapter says 21")).to_have_count(2)
 
 
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_trained_model_fits_a_phone(page: Page, live: Service, engine: sa.Engine, language: str) -> None:
+    job, running = (live.submit(name=name)["id"] for name in ("steps=2", "steps=4000 sleep=0.05"))
+    live.wait(job)
+    live.wait(running, "running")
+    add_evaluation(make_sessions(engine), job)
+    rate(live, job, 1)
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.goto("/")
+    page.locator("header select").first.select_option(language)
+    for path, folded, shown in (
+        (f"jobs/{job}/artifacts", None, "#pushes"),
+        (f"jobs/{job}/samples", "[aria-labelledby=evaluations] summary", "table.samples"),
+        (f"chat?job={job}", "[aria-labelledby=ratings] summary", "table.samples"),
+        ("machines", None, f"table.devices a[href$={running}]"),
+    ):
+        page.goto(f"/#/{path}")
+        if folded:
+            page.locator(folded).first.click()
+        expect(page.locator(shown)).to_be_visible()
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert width <= 390, f"{path} is {width} px wide on a phone"
+    live.ask("cancel", running)
+
+
 def rate(live: Service, job: str, number: int) -> None:
     rating = {"messages": [{"role": "user", "content": f"Question {number}?"}], "model": "tiny", "label": True}
     answer = {"role": "assistant", "content": "Yes."}
@@ -181,7 +206,7 @@ def test_answer_that_is_given_up_halfway_is_no_answer(page: Page, live: Service)
         };
     """)
     page.goto(f"/#/chat?job={job}")
-    page.get_by_text("The newest ones").click()
+    page.get_by_text("Newest ratings").click()
     rows = page.get_by_role("region", name="Ratings").last.get_by_role("row")
     for count in (3, 2):
         with page.expect_response(lambda response: response.request.method == "DELETE"):

@@ -2,7 +2,8 @@
 import { language } from "./settings";
 import { t } from "./words";
 
-const locale = () => (language.value === "zh" ? "zh-CN" : "en");
+// Of the kinds of a language, the one that the browser prefers: en-GB writes times otherwise than en-US.
+const locale = (): string => navigator.languages.find((each) => each.startsWith(language.value)) ?? language.value;
 
 // As many digits whatever the number is, so that a live one does not jump.
 export const loss = (value: number | null | undefined): string => (value == null ? "–" : value.toFixed(4));
@@ -41,3 +42,11 @@ export function duration(seconds: number): string {
 
 export const moment = (iso: string | number): string =>
   new Intl.DateTimeFormat(locale(), { dateStyle: "short", timeStyle: "medium" }).format(new Date(iso));
+
+// The marks of a time axis, in seconds: the day where it begins, and seconds only where the marks are close.
+export function timeMarks(seconds: readonly number[], distance: number): string[] {
+  const day = new Intl.DateTimeFormat(locale(), { dateStyle: "short" });
+  const time = new Intl.DateTimeFormat(locale(), { timeStyle: distance < 60 ? "medium" : "short" });
+  const days = seconds.map((each) => day.format(each * 1000));
+  return seconds.map((each, index) => (days[index] === days[index - 1] ? time.format(each * 1000) : `${time.format(each * 1000)}\n${days[index]}`));
+}

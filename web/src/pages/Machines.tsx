@@ -35,7 +35,7 @@ export function Machines() {
           </h2>
           <p class="quiet">
             {worker.address} · {moment(worker.seen_at)}
-            {worker.disk && ` · ${t("disk")}: ${bytes(worker.disk.free_bytes)} / ${bytes(worker.disk.total_bytes)} ${t("free")}`}
+            {worker.disk && ` · ${t("diskFree", { free: bytes(worker.disk.free_bytes), total: bytes(worker.disk.total_bytes) })}`}
           </p>
           {worker.disk?.low && <p class="problem">{t("diskLow")}</p>}
           <table class="plain devices">

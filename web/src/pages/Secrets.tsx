@@ -23,7 +23,7 @@ export function Secrets() {
       {data?.data.length === 0 && <p class="quiet">{t("secrets.none")}</p>}
       {data !== undefined && data.data.length > 0 && (
         <div class="scroll" tabIndex={0} role="region" aria-label={t("secrets")}>
-          <table class="plain">
+          <table class="plain level">
             <thead>
               <tr>
                 <th scope="col">{t("keys.name")}</th>

@@ -1,7 +1,7 @@
 // Draws lines on a canvas. The only file that knows uPlot, which draws millions of points fast in 20 kB.
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
-import { compact, moment } from "../format";
+import { compact, moment, timeMarks } from "../format";
 
 export type Line = {
   label: string;
@@ -40,12 +40,13 @@ export class Plot {
     this.colors = { ink, paper: style.getPropertyValue("--paper") };
     const axis = { stroke: ink, grid: { stroke: grid, width: 1 }, ticks: { stroke: grid, width: 1 } };
     const numbers = (_: uPlot, splits: number[]) => splits.map((each) => (each == null ? "" : compact(each)));
+    const times = (_: uPlot, splits: number[], __: number, ___: number, distance: number) => timeMarks(splits, distance);
     this.plot = new uPlot(
       {
         width: place.clientWidth || 600,
         height: options.height,
         scales: { x: { time: x.time }, y: { distr: options.log ? 3 : 1 } },
-        axes: [x.time ? axis : { ...axis, values: numbers, ...(x.whole && { incrs: WHOLE }) }, { ...axis, size: 64, values: numbers }],
+        axes: [x.time ? { ...axis, values: times, space: 88 } : { ...axis, values: numbers, ...(x.whole && { incrs: WHOLE }) }, { ...axis, size: 64, values: numbers }],
         series: [{ label: x.label, value: (_, at) => (at == null ? "–" : x.time ? moment(at * 1000) : compact(at)) }, ...content.lines.map(series)],
         legend: { live: true },
         cursor: { drag: { x: true, y: false, uni: 8 }, points: { size: 6 }, dataIdx: (plot, line, index) => nearest(plot.data[line]!, index) },

@@ -67,7 +67,7 @@ export function Audit() {
                   </td>
                   <td class="details">{entry.data && <code>{JSON.stringify(entry.data)}</code>}</td>
                   <td>{entry.key_id ? <code>{entry.key_id}</code> : <span class="quiet">–</span>}</td>
-                  <td>
+                  <td class="word">
                     <code class="quiet">{entry.request_id}</code>
                   </td>
                 </tr>

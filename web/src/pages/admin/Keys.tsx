@@ -91,7 +91,7 @@ function Row({ row: key, ask }: { row: Key; ask: (action: "revoke" | "rotate") =
         <a href={href(["admin", "owners"], { owner: key.owner })}>{key.owner}</a>
       </th>
       <td>{key.name ?? <span class="quiet">–</span>}</td>
-      <td>{t(key.admin ? "keys.admin" : "keys.ordinary")}</td>
+      <td class="word">{t(key.admin ? "keys.admin" : "keys.ordinary")}</td>
       <td>
         <code>…{key.hint}</code>
       </td>

@@ -21,7 +21,7 @@ export function ComparedEvaluations({ jobs }: { jobs: readonly Job[] }) {
   const hasOneBase = new Set(jobs.map(({ recipe }) => recipe.model)).size === 1;
   const names = new Map(jobs.map(({ id, name }) => [id, name ?? id]));
   return (
-    <section class="stack" aria-labelledby="compared-evaluations">
+    <section class="stack gap" aria-labelledby="compared-evaluations">
       <h2 id="compared-evaluations">{t("evaluations")}</h2>
       {groups.map((group) => (
         <Scored key={group.key} group={group} names={names} hasOneBase={hasOneBase} />

@@ -36,18 +36,18 @@ export function Artifacts({ job, events }: { job: Job; events: JobEvent[] }) {
           <tbody>
             {data.data.map((each) => (
               <tr>
-                <th scope="row">
+                <th scope="row" class="word">
                   <a href={`/jobs/${job.id}/artifacts/${each.name}`} download>
                     {each.name}
                   </a>
                 </th>
-                <td>{kindOf(each.kind)}</td>
+                <td class="word">{kindOf(each.kind)}</td>
                 <td class="number">{each.step ?? "–"}</td>
                 <td class="number">
                   {each.eval_loss?.toFixed(4) ?? "–"} {each.best && `★ ${t("best")}`}
                 </td>
                 <td class="number">{bytes(each.bytes)}</td>
-                <td>
+                <td class="word">
                   <code>{each.sha256}</code>
                 </td>
               </tr>

@@ -22,8 +22,8 @@ export function Evaluations({ job }: { job: Job }) {
   const sources = saved.data?.data.filter(({ kind }) => kind === "adapter" || kind === "checkpoint") ?? [];
   if (sources.length === 0 && !data?.data.length && error === undefined && saved.error === undefined) return null;
   return (
-    <section class="stack" aria-label={t("evaluations")}>
-      <h2>{t("evaluations")}</h2>
+    <section class="stack gap" aria-labelledby="evaluations">
+      <h2 id="evaluations">{t("evaluations")}</h2>
       {saved.error !== undefined && <Problem error={saved.error} again={saved.reload} />}
       {error !== undefined && <Problem error={error} again={reload} />}
       {sources.length > 0 && <NewEvaluation jobId={job.id} sources={sources} made={reload} />}

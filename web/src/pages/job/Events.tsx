@@ -26,7 +26,7 @@ export function Events({ events }: { events: JobEvent[] }) {
           <li class={event.data.level === "warning" ? "warning" : ""}>
             <time dateTime={new Date(event.time * 1000).toISOString()}>{moment(event.time * 1000)}</time>
             <strong>{eventOf(event.type)}</strong>
-            <span>{describe(event.data, fieldOf, (name, value) => valueOf(event.type, name, value))}</span>
+            <span>{describe(event, fieldOf, (name, value) => valueOf(event.type, name, value))}</span>
           </li>
         ))}
       </ol>
@@ -34,11 +34,19 @@ export function Events({ events }: { events: JobEvent[] }) {
   );
 }
 
+// Of things with a name, the names: the API has the rest.
+function plain(value: unknown): string {
+  if (typeof value === "number") return compact(value);
+  if (typeof value !== "object" || value === null) return String(value);
+  if (Array.isArray(value)) return value.map((each) => (each && typeof each === "object" && "name" in each ? String(each.name) : plain(each))).join(", ");
+  return Object.entries(value).map(([name, each]) => `${name} ${plain(each)}`).join(", ");
+}
+
 const asItIs = (name: string): string => name;
 
-export function describe(data: Record<string, unknown>, field = asItIs, word = (_: string, value: string): string => value): string {
-  const parts = Object.entries(data).filter(([, value]) => value !== null);
-  const text = (name: string, value: unknown): string =>
-    typeof value === "string" ? word(name, value) : typeof value === "number" ? compact(value) : JSON.stringify(value);
-  return parts.map(([name, value]) => (name === "message" ? String(value) : `${field(name)} ${text(name, value)}`)).join(" · ");
+// What is empty says nothing, and a message needs no name, nor does what the event is named after.
+export function describe({ type, data }: Pick<JobEvent, "type" | "data">, field = asItIs, word = (_: string, value: string): string => value): string {
+  const parts = Object.entries(data).filter(([, value]) => value !== null && value !== "");
+  const text = (name: string, value: unknown): string => (typeof value === "string" ? word(name, value) : plain(value));
+  return parts.map(([name, value]) => (name === "message" || name === type ? text(name, value) : `${field(name)} ${text(name, value)}`)).join(" · ");
 }

@@ -24,18 +24,25 @@ export function Exports({ jobId, artifacts, done }: { jobId: string; artifacts: 
   const { start, problem } = useStart(call, reload);
 
   return (
-    <section aria-label={t("exports")}>
-      <form class="row" onSubmit={start}>
-        <select aria-label={t("exports.source")} value={source} onChange={(event) => setChosen(event.currentTarget.value)}>
-          {sources.map((each) => (
-            <option value={each}>{each}</option>
-          ))}
-        </select>
-        <select aria-label={t("exports.format")} value={format} onChange={(event) => setFormat(event.currentTarget.value as ExportFormat)}>
-          {EXPORT_FORMATS.map((each) => (
-            <option value={each}>{t(`exports.${each}`)}</option>
-          ))}
-        </select>
+    <section class="panel" aria-labelledby="exports">
+      <h2 id="exports">{t("exports")}</h2>
+      <form class="row fields" onSubmit={start}>
+        <label>
+          {t("exports.source")}
+          <select value={source} onChange={(event) => setChosen(event.currentTarget.value)}>
+            {sources.map((each) => (
+              <option value={each}>{each}</option>
+            ))}
+          </select>
+        </label>
+        <label>
+          {t("exports.format")}
+          <select value={format} onChange={(event) => setFormat(event.currentTarget.value as ExportFormat)}>
+            {EXPORT_FORMATS.map((each) => (
+              <option value={each}>{t(`exports.${each}`)}</option>
+            ))}
+          </select>
+        </label>
         <button>{t("exports.start")}</button>
         <Calls list={[{ title: t("exports.start"), calls: [call] }]} of={t("exports")} />
       </form>
@@ -45,7 +52,7 @@ export function Exports({ jobId, artifacts, done }: { jobId: string; artifacts: 
         {data?.data.map((each) => (
           <li>
             <Status status={each.status} /> {each.source} → {each.format}
-            {each.failure && <span lang="en"> {each.failure.message}</span>}
+            {each.failure && <span lang="en"> · {each.failure.message}</span>}
           </li>
         ))}
       </ul>

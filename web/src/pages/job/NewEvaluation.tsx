@@ -30,29 +30,38 @@ export function NewEvaluation({ jobId, sources, made }: { jobId: string; sources
 
   return (
     <>
-      <form class="row" aria-label={t("evaluations.start")} onSubmit={start}>
-        <select aria-label={t("dataset")} value={dataset} onChange={(event) => setChosen({ ...chosen, dataset: event.currentTarget.value })}>
-          {offered.map(({ id, filename, rows }) => (
-            <option value={id}>
-              {filename} · {rows ?? "?"} · {id.slice(0, 11)}…
-            </option>
-          ))}
-          <option value={ELSEWHERE}>{t("elsewhere")}</option>
-        </select>
+      <form class="row fields" aria-label={t("evaluations.start")} onSubmit={start}>
+        <label>
+          {t("dataset")}
+          <select value={dataset} onChange={(event) => setChosen({ ...chosen, dataset: event.currentTarget.value })}>
+            {offered.map(({ id, filename, rows }) => (
+              <option value={id}>
+                {filename} · {rows ?? "?"} · {id.slice(0, 11)}…
+              </option>
+            ))}
+            <option value={ELSEWHERE}>{t("elsewhere")}</option>
+          </select>
+        </label>
         {dataset === ELSEWHERE && (
-          <input aria-label={t("elsewhere")} required autocomplete="off" spellcheck={false} value={path} onInput={(event) => setPath(event.currentTarget.value)} />
+          <label>
+            {t("elsewhere")}
+            <input required autocomplete="off" spellcheck={false} value={path} onInput={(event) => setPath(event.currentTarget.value)} />
+          </label>
         )}
         {steps.length > 0 && (
-          <select aria-label={t("model")} value={checkpoint ?? ""} onChange={({ currentTarget: { value } }) => setChosen({ ...chosen, checkpoint: value === "" ? null : Number(value) })}>
-            {hasAdapter && <option value="">{t("evaluations.adapter")}</option>}
-            {steps.map((step) => (
-              <option value={step}>{t("chat.step", { n: step })}</option>
-            ))}
-          </select>
+          <label>
+            {t("model")}
+            <select value={checkpoint ?? ""} onChange={({ currentTarget: { value } }) => setChosen({ ...chosen, checkpoint: value === "" ? null : Number(value) })}>
+              {hasAdapter && <option value="">{t("evaluations.adapter")}</option>}
+              {steps.map((step) => (
+                <option value={step}>{t("chat.step", { n: step })}</option>
+              ))}
+            </select>
+          </label>
         )}
         {NAMES.map((name) => (
           <label>
-            {t(`evaluations.${name}`)}{" "}
+            {t(`evaluations.${name}`)}
             <input
               type="number"
               required

@@ -30,7 +30,8 @@ export function Pushes({ jobId, artifacts }: { jobId: string; artifacts: Artifac
   const names = artifacts.map((each) => each.name).filter((name) => name.endsWith(".tar"));
   if (names.length === 0) return null;
   return (
-    <section aria-label={t("pushes")}>
+    <section class="panel" aria-labelledby="pushes">
+      <h2 id="pushes">{t("pushes")}</h2>
       <NewPush jobId={jobId} names={names} made={reload} />
       {error !== undefined && <Problem error={error} again={reload} />}
       <ul class="plain">
@@ -53,38 +54,49 @@ function NewPush({ jobId, names, made }: { jobId: string; names: readonly string
   const { start, problem } = useStart(call, made);
 
   return (
-    <form class="row" onSubmit={start}>
-      <select aria-label={t("pushes.artifact")} value={artifact} onChange={(event) => setChosen({ ...chosen, artifact: event.currentTarget.value })}>
-        {names.map((each) => (
-          <option value={each}>{each}</option>
-        ))}
-      </select>
-      <input
-        aria-label={t("pushes.repo")}
-        placeholder="org/name"
-        required
-        autocomplete="off"
-        spellcheck={false}
-        value={wanted.repo}
-        onInput={(event) => setWanted({ ...wanted, repo: event.currentTarget.value })}
-      />
-      <input
-        aria-label={t("pushes.branch")}
-        placeholder={`${t("pushes.branch")}: main`}
-        autocomplete="off"
-        spellcheck={false}
-        value={wanted.revision}
-        onInput={(event) => setWanted({ ...wanted, revision: event.currentTarget.value })}
-      />
-      {stored.length > 0 && (
-        <select aria-label={t("pushes.secret")} value={secret} onChange={(event) => setChosen({ ...chosen, secret: event.currentTarget.value })}>
-          {stored.map((each) => (
+    <form class="row fields" onSubmit={start}>
+      <label>
+        {t("pushes.artifact")}
+        <select value={artifact} onChange={(event) => setChosen({ ...chosen, artifact: event.currentTarget.value })}>
+          {names.map((each) => (
             <option value={each}>{each}</option>
           ))}
         </select>
-      )}
+      </label>
       <label>
-        <input type="checkbox" checked={wanted.private} onChange={(event) => setWanted({ ...wanted, private: event.currentTarget.checked })} /> {t("pushes.private")}
+        {t("pushes.repo")}
+        <input
+          placeholder="org/name"
+          required
+          autocomplete="off"
+          spellcheck={false}
+          value={wanted.repo}
+          onInput={(event) => setWanted({ ...wanted, repo: event.currentTarget.value })}
+        />
+      </label>
+      <label>
+        {t("pushes.branch")}
+        <input
+          placeholder="main"
+          autocomplete="off"
+          spellcheck={false}
+          value={wanted.revision}
+          onInput={(event) => setWanted({ ...wanted, revision: event.currentTarget.value })}
+        />
+      </label>
+      {stored.length > 0 && (
+        <label>
+          {t("pushes.secret")}
+          <select value={secret} onChange={(event) => setChosen({ ...chosen, secret: event.currentTarget.value })}>
+            {stored.map((each) => (
+              <option value={each}>{each}</option>
+            ))}
+          </select>
+        </label>
+      )}
+      <label class="check">
+        <input type="checkbox" checked={wanted.private} onChange={(event) => setWanted({ ...wanted, private: event.currentTarget.checked })} />
+        {t("pushes.private")}
       </label>
       <button disabled={stored.length === 0}>{t("pushes.start")}</button>
       <Calls list={[{ title: t("pushes.start"), calls: [call] }]} of={t("pushes")} />
@@ -114,7 +126,7 @@ function Row({ push }: { push: Push }) {
       )}{" "}
       · {t("pushes.with", { secret })}
       {isOpen(push) && failures > 0 && ` · ${t("pushes.triedAgain", { n: failures })}`}
-      {error !== null && <span lang="en"> {error}</span>}
+      {error !== null && <span lang="en"> · {error}</span>}
     </li>
   );
 }

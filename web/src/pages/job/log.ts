@@ -15,7 +15,7 @@ export function linesOf(events: readonly JobEvent[]): string[] {
   const shown = events.filter(({ type }) => type !== "sample" && type !== "queue");
   return shown.slice(-MOST_LINES).map(({ type, time, data }) => {
     const level = type === "log" ? String(data.level).toUpperCase() : type;
-    return `${TIME.format(time * 1000)}  ${level.padEnd(10)}  ${type === "log" ? String(data.message) : describe(data)}`;
+    return `${TIME.format(time * 1000)}  ${level.padEnd(10)}  ${type === "log" ? String(data.message) : describe({ type, data })}`;
   });
 }
 

@@ -18,6 +18,7 @@ export function PlanView({ planned: { plan, error, busy }, started, apply }: Pro
         </span>
       </div>
       {!started && <p class="quiet">{t("plan.first")}</p>}
+      {plan === undefined && error !== undefined && <p class="quiet">{t("plan.refused")}</p>}
       {plan && (
         <div class={busy || stale ? "stale" : ""}>
           <Facts plan={plan} />

@@ -31,7 +31,7 @@ export function SweepPage({ id }: { id: string }) {
   const colors = colorsOf(runs.map((run) => run.id));
   return (
     <>
-      <div class="row">
+      <div class="row controls">
         <h1>{sweep.name ?? sweep.id}</h1>
         <a href={href(["compare"], { jobs: runs.map((run) => run.id).join(",") })}>{t("compare")}</a>
         <button class="danger" disabled={open.length === 0} onClick={() => setConfirming(true)}>
