@@ -20,7 +20,7 @@ from worker.launchers.kubernetes_ending import condition
 from worker.launchers.profiles import KubernetesProfile
 from worker.settings import WorkerSettings
 
-_TO_GRANT = "bind the Role of docs/cluster.md to the worker's service account there"
+_TO_GRANT = "bind the Role of docs/kubernetes.md to the worker's service account there"
 
 
 def check_clusters(settings: WorkerSettings) -> str:

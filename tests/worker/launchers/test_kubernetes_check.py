@@ -52,7 +52,7 @@ def test_missing_rights_are_listed(whole: FakeKubernetes, tmp_path: Path) -> Non
     whole.deny("create jobsets", "get localqueues/pendingworkloads")
     (fault,) = faults(tmp_path)
     assert "may not create jobsets of jobset.x-k8s.io, get localqueues/pendingworkloads of visibility.kueue" in fault
-    assert "bind the Role of docs/cluster.md" in fault
+    assert "bind the Role of docs/kubernetes.md" in fault
 
 
 @pytest.mark.parametrize("right", LAUNCHER_RIGHTS, ids=str)
