@@ -2,11 +2,13 @@
 
 import json
 import re
+import textwrap
 import tomllib
 from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 
 from tests.docker import helm
 from tests.docker.dockerfiles import ROOT
@@ -72,6 +74,14 @@ def test_settings_are_those_of_compose() -> None:
 
 def test_profile_has_the_launchers_keys() -> None:
     assert set(SCHEMA["$defs"]["profile"]["properties"]) == set(KubernetesProfile.model_fields)
+
+
+def test_schema_accepts_the_manuals_values() -> None:
+    manual = (ROOT / "docs/kubernetes.md").read_text()
+    shown = re.findall(r"\n\n((?:    (?:registry|worker):\n?.*\n)(?:    .*\n)*)", manual)
+    assert len(shown) == 2
+    for each in shown:
+        jsonschema.validate(yaml.safe_load(textwrap.dedent(each)), SCHEMA)
 
 
 @pytest.mark.parametrize(
