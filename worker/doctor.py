@@ -1,4 +1,5 @@
-"""`python -m worker.doctor [--json]`: looks at all that the service needs here, and prints a line for each.
+"""`python -m worker.doctor [--json]`: looks at all that the service needs here, and prints a line for each,
+or for each of its faults.
 
 Exits with 1 if anything is at fault; its line says what to do. It runs beside the API or a worker, with their settings.
 """
@@ -26,9 +27,9 @@ from storage.errors import StorageUnavailable
 from store import schema
 from store.scheduling import workers
 from store.session import make_engine, make_sessions
-from worker.launchers import slurm_check
-from worker.launchers.profiles import SlurmProfile
-from worker.launchers.slurm_check import ClusterFault
+from worker.launchers import kubernetes_check, slurm_check
+from worker.launchers.cluster_trainer import ClusterFault
+from worker.launchers.profiles import KubernetesProfile, SlurmProfile
 from worker.machine import cuda
 from worker.machine.inventory import detect
 from worker.settings import WorkerSettings
@@ -40,7 +41,7 @@ _PROBE = b"doctor"
 
 
 class CheckFailed(Exception):
-    """What is wrong, and what to do."""
+    """What is wrong, and what to do. Each argument is a fault."""
 
 
 Check = Callable[[WorkerSettings], str]
@@ -50,7 +51,7 @@ Check = Callable[[WorkerSettings], str]
 def main() -> None:
     settings = read_settings(WorkerSettings)
     as_json = sys.argv[1:] == ["--json"]
-    found = [report(name, check, settings, as_json) for name, check in CHECKS.items()]
+    found = [each for name, check in CHECKS.items() for each in report(name, check, settings, as_json)]
     if as_json:
         sys.stdout.write(json.dumps([asdict(each) for each in found], indent=2) + "\n")
     sys.exit(0 if all(each.ok for each in found) else 1)
@@ -63,14 +64,15 @@ class Finding:
     message: str
 
 
-def report(name: str, check: Check, settings: WorkerSettings, as_json: bool = False) -> Finding:
-    """Makes one check, and prints its line unless all are printed as JSON."""
+def report(name: str, check: Check, settings: WorkerSettings, as_json: bool = False) -> list[Finding]:
+    """Makes one check, and prints its lines unless all are printed as JSON."""
     try:
-        found = Finding(name, True, check(settings))
-    except CheckFailed as fault:
-        found = Finding(name, False, str(fault))
+        found = [Finding(name, True, check(settings))]
+    except CheckFailed as failed:
+        found = [Finding(name, False, str(fault)) for fault in failed.args]
     if not as_json:
-        sys.stdout.write(f"{'ok' if found.ok else 'FAULT':5}  {name:9}  {found.message}\n")
+        for each in found:
+            sys.stdout.write(f"{'ok' if each.ok else 'FAULT':5}  {name:10}  {each.message}\n")
     return found
 
 
@@ -182,15 +184,21 @@ def check_gpus(settings: WorkerSettings) -> str:
     return f"none here; jobs of a worker here run on the {machine.describe()}"
 
 
-def check_cluster(settings: WorkerSettings) -> str:
-    if not settings.profiles:
-        return "not used, as FINETUNED_PROFILES is not set"
-    if not any(isinstance(profile, SlurmProfile) for profile in settings.profiles.values()):
-        return "of the clusters, only Slurm's are looked at"
+def check_slurm(settings: WorkerSettings) -> str:
+    return _check_cluster(slurm_check.check_cluster, SlurmProfile, settings)
+
+
+def check_kubernetes(settings: WorkerSettings) -> str:
+    return _check_cluster(kubernetes_check.check_clusters, KubernetesProfile, settings)
+
+
+def _check_cluster(check: Check, profile: type, settings: WorkerSettings) -> str:
+    if not any(isinstance(each, profile) for each in settings.profiles.values()):
+        return "not used, as no profile of FINETUNED_PROFILES names it"
     try:
-        return slurm_check.check_cluster(settings)
-    except ClusterFault as fault:
-        raise CheckFailed(str(fault)) from fault
+        return check(settings)
+    except ClusterFault as failed:
+        raise CheckFailed(*failed.args) from failed
 
 
 def check_port(settings: WorkerSettings) -> str:
@@ -221,7 +229,8 @@ CHECKS: dict[str, Check] = {
     "home": check_home,
     "bucket": check_bucket,
     "gpus": check_gpus,
-    "cluster": check_cluster,
+    "slurm": check_slurm,
+    "kubernetes": check_kubernetes,
     "port": check_port,
 }
 

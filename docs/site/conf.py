@@ -37,7 +37,7 @@ html_copy_source = False
 
 GUIDES = (
     "training methods models architectures adapters data datasets plans jobs sweeps events dashboard client cli "
-    "webhooks tracking secrets artifacts exports chat evaluations openai parallel cluster "
+    "webhooks tracking secrets artifacts exports chat evaluations openai parallel cluster kubernetes "
     "deploy gpu-troubleshooting keys observability operations speed"
 )
 CONTENTS = {

@@ -21,7 +21,7 @@ def in_reach(cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> None:
 def look(home: Path, **keys: str | list[str]) -> str:
     profiles: dict[str, Profile] = {"a": SlurmProfile.model_validate({"launcher": "slurm", **keys})}
     settings = WorkerSettings(database_url=SecretStr("d"), broker_url=SecretStr("b"), home=home, profiles=profiles)
-    return doctor.check_cluster(settings)
+    return doctor.check_slurm(settings)
 
 
 def test_profile_that_works_is_tried_on_a_node(tmp_path: Path) -> None:

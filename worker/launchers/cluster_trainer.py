@@ -34,6 +34,10 @@ class ClusterRefused(Exception):
     """The words of the cluster's engine."""
 
 
+class ClusterFault(Exception):
+    """What is wrong with a cluster or a profile, and what to do. Each argument is a fault."""
+
+
 class ClusterTrainer(ABC):
     """A Trainer. A thread of this process does all that waits for the cluster's engine."""
 

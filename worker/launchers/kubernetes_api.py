@@ -4,13 +4,21 @@ been carried out all the same."""
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import httpx2
 from lightkube import ApiError, Client
 from lightkube.core.exceptions import ConfigError
 from lightkube.core.resource import ApiInfo, NamespacedSubResource, ResourceDef
-from lightkube.generic_resource import Generic, create_namespaced_resource
+from lightkube.generic_resource import (
+    Generic,
+    GenericGlobalResource,
+    GenericNamespacedResource,
+    create_global_resource,
+    create_namespaced_resource,
+)
 from lightkube.types import CascadeType
 
 from worker.launchers.cluster_trainer import ClusterRefused, ClusterUnreachable
@@ -21,18 +29,54 @@ WORKER_LABEL = "finetuned/worker"
 RUN_ANNOTATION = "finetuned/run"
 """The run folder."""
 
-JobSets = create_namespaced_resource("jobset.x-k8s.io", "v1alpha2", "JobSet", "jobsets")
-Workloads = create_namespaced_resource("kueue.x-k8s.io", "v1beta2", "Workload", "workloads")
-LocalQueues = create_namespaced_resource("kueue.x-k8s.io", "v1beta2", "LocalQueue", "localqueues")
+_JOBSET, _KUEUE, _VISIBILITY = "jobset.x-k8s.io", "kueue.x-k8s.io", "visibility.kueue.x-k8s.io"
+
+JobSets = create_namespaced_resource(_JOBSET, "v1alpha2", "JobSet", "jobsets")
+Workloads = create_namespaced_resource(_KUEUE, "v1beta2", "Workload", "workloads")
+LocalQueues = create_namespaced_resource(_KUEUE, "v1beta2", "LocalQueue", "localqueues")
 # As plain objects too: the typed ones would load a class for each of Kubernetes' own kinds.
 Jobs = create_namespaced_resource("batch", "v1", "Job", "jobs")
 Pods = create_namespaced_resource("", "v1", "Pod", "pods")
+Claims = create_namespaced_resource("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims")
+Namespaces = create_global_resource("", "v1", "Namespace", "namespaces")
+_Reviews = create_global_resource(
+    "authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", verbs=["post"]
+)
 
-_VISIBILITY = "visibility.kueue.x-k8s.io"
 _NOT_NOW = (401, 408, 410, 429)
 """Beside all from 500: a token that is being renewed, and a server that is busy or was restarted."""
 
 Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Right:
+    """What a Role grants."""
+
+    verb: str
+    group: str
+    resource: str
+    """Its plural; with "/" and a subresource behind it, that."""
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.resource}{self.group and f' of {self.group}'}"
+
+
+LAUNCHER_RIGHTS = (
+    *(Right(verb, _JOBSET, "jobsets") for verb in ("get", "list", "create", "delete")),
+    *(Right(verb, "", "pods") for verb in ("list", "delete")),
+    Right("list", "batch", "jobs"),
+    Right("list", _KUEUE, "workloads"),
+    Right("get", _VISIBILITY, "localqueues/pendingworkloads"),
+)
+"""All that a worker does in the namespace of a profile."""
+
+DOCTOR_RIGHTS = (
+    Right("get", "", "namespaces"),
+    Right("get", "", "persistentvolumeclaims"),
+    Right("get", _KUEUE, "localqueues"),
+)
+"""What only `doctor` reads."""
 
 
 class PendingWorkloads(NamespacedSubResource, Generic):  # type: ignore[misc]
@@ -132,6 +176,21 @@ class KubernetesApi:
     def end_pod(self, name: str, seconds: int) -> None:
         """SIGTERM, and SIGKILL after `seconds`. With 0 the API server forgets it, whatever its node does."""
         self._or_none(lambda: self.client.delete(Pods, name, grace_period=seconds))
+
+    def is_allowed(self, right: Right) -> bool:
+        """Whether this user has that right in the namespace."""
+        resource, _, subresource = right.resource.partition("/")
+        attributes = {"namespace": self._namespace, "verb": right.verb, "group": right.group, "resource": resource}
+        review = {"spec": {"resourceAttributes": attributes | {"subresource": subresource}}}
+        with _answers():
+            return bool(self.client.create(_Reviews.from_dict(review)).status["allowed"])
+
+    def serves(self, kind: type[GenericNamespacedResource]) -> bool:
+        """Whether the cluster has that kind, in that version."""
+        return self._or_none(lambda: list(islice(self.client.list(kind, chunk_size=1), 1))) is not None
+
+    def read(self, kind: type[GenericNamespacedResource | GenericGlobalResource], name: str) -> Object | None:
+        return self._or_none(lambda: self.client.get(kind, name))
 
     def _or_none(self, call: Callable[[], Any]) -> Any:
         with _answers():

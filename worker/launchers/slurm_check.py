@@ -8,6 +8,7 @@ from pathlib import Path
 
 from contract import ids
 from worker.launchers import slurm_commands as slurm
+from worker.launchers.cluster_trainer import ClusterFault
 from worker.launchers.profiles import SlurmProfile
 from worker.launchers.slurm import job_environment, slurm_conf
 from worker.launchers.slurm_ending import seconds
@@ -24,10 +25,6 @@ _BUSY = ("nodes are busy", "immediate", "revoked", "held")
 
 _OF_THE_TASK = "task 0:"
 """srun says how its task has ended; what else it says is Slurm's refusal of the profile."""
-
-
-class ClusterFault(Exception):
-    """What is wrong with a cluster or a profile, and what to do."""
 
 
 def check_cluster(settings: WorkerSettings) -> str:

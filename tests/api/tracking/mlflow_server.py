@@ -5,14 +5,11 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from fcntl import LOCK_EX, flock
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 
+from tests.support.environments import installed
 from tests.support.servers import free_port
 
 VERSION = "3.17.2"
@@ -169,7 +167,14 @@ class Memory:
 def real_server(folder: Path) -> Iterator[Callable[[str, str, dict[str, Any]], Answer]]:
     """`mlflow server` of PyPI on a database in `folder`."""
     port = free_port()
-    command = [str(_installed() / "bin" / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(port)]
+    command = [
+        str(installed(f"mlflow=={VERSION}") / "bin" / "mlflow"),
+        "server",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "MLFLOW_DISABLE_TELEMETRY": "true"}
     with (folder / "mlflow.log").open("wb") as log:
@@ -200,18 +205,3 @@ def _wait_until_healthy(http: httpx.Client, url: str, server: subprocess.Popen[b
             return
         except httpx.HTTPError:
             time.sleep(0.2)
-
-
-def _installed() -> Path:
-    """An environment with MLflow, whose pins would conflict with ours; made once."""
-    folder = Path(tempfile.gettempdir()) / f"finetuned-mlflow-{VERSION}"
-    with folder.with_suffix(".lock").open("w") as lock:
-        flock(lock, LOCK_EX)
-        if not (folder / "complete").exists():
-            uv = [sys.executable, "-m", "uv"]
-            subprocess.run([*uv, "venv", "--quiet", "--clear", str(folder)], check=True)
-            subprocess.run(
-                [*uv, "pip", "install", "--quiet", "--python", str(folder), f"mlflow=={VERSION}"], check=True
-            )
-            (folder / "complete").touch()
-    return folder

@@ -50,7 +50,12 @@ class FakeKubernetes:
         self._ask("POST", "faults", {"method": method, "status": status, "before": before})
 
     def deny(self, *verbs: str) -> None:
+        """Verbs and plurals, such as "create jobsets"."""
         self._ask("POST", "denied", list(verbs))
+
+    def lack(self, *versions: str) -> None:
+        """These groups with versions are not installed."""
+        self._ask("POST", "missing", list(versions))
 
     def get(self, plural: str, name: str) -> Any:
         return self._ask("GET", f"{NAMESPACE}/{plural}/{name}")

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 _KINDS = {"jobsets": "JobSet", "pods": "Pod", "jobs": "Job", "workloads": "Workload", "localqueues": "LocalQueue"}
+_VERBS = {"POST": "create", "DELETE": "delete"}
 _NOW = "2026-12-01T00:00:00Z"
 
 Objects = dict[tuple[str, str, str], dict[str, Any]]
@@ -28,6 +29,8 @@ class State:
         """What the next calls of a method meet: a status, or a lost reply."""
         self.denied: list[str] = []
         """Verbs and plurals, such as "create jobsets", that this user may not."""
+        self.missing: list[str] = []
+        """Groups with versions, such as "kueue.x-k8s.io/v1beta2", that are not installed."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -92,6 +95,8 @@ def _test(state: State, method: str, path: str, body: Any) -> Any:
         state.faults.append(body)
     elif what == "denied":
         state.denied = body
+    elif what == "missing":
+        state.missing = body
     elif method == "PUT":
         namespace, plural, name = what.split("/")
         known = state.objects.setdefault((namespace, plural, name), _new(namespace, plural, name))
@@ -121,11 +126,18 @@ def _new(namespace: str, plural: str, name: str) -> dict[str, Any]:
 def _route(state: State, method: str, path: str, query: dict[str, list[str]], body: Any) -> tuple[int, Any]:
     if path.endswith("/selfsubjectaccessreviews"):
         attributes = body["spec"]["resourceAttributes"]
-        return 201, body | {"status": {"allowed": f"{attributes['verb']} {attributes['resource']}" not in state.denied}}
+        resource = "/".join(filter(None, (attributes["resource"], attributes.get("subresource"))))
+        return 201, body | {"status": {"allowed": f"{attributes['verb']} {resource}" not in state.denied}}
     parts = path.strip("/").split("/")
     if "namespaces" not in parts:
         return 404, _status(404, "the server could not find the requested resource")
-    namespace, plural, *rest = parts[parts.index("namespaces") + 1 :]
+    namespace, *named = parts[parts.index("namespaces") + 1 :]
+    plural, *rest = named or ["namespaces", namespace]
+    verb = _VERBS.get(method, "get" if rest else "list")
+    if f"{verb} {'/'.join([plural, *rest[1:]])}" in state.denied:
+        return 403, _status(403, f"{plural} is forbidden")
+    if "/".join(parts[1:3]) in state.missing:
+        return 404, _status(404, "the server could not find the requested resource")
     if rest[1:] == ["pendingworkloads"]:
         found = state.objects.get((namespace, "pendingworkloads", rest[0]))
         return (200, found) if found else (404, _status(404, "not found"))
@@ -146,8 +158,6 @@ def _create(state: State, namespace: str, plural: str, body: dict[str, Any]) -> 
     name = body["metadata"]["name"]
     if (namespace, plural, name) in state.objects:
         return 409, _status(409, f'{plural} "{name}" already exists')
-    if f"create {plural}" in state.denied:
-        return 403, _status(403, f"{plural} is forbidden")
     made = _new(namespace, plural, name)
     _merge(made, body)
     state.objects[namespace, plural, name] = made
