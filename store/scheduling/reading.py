@@ -24,7 +24,8 @@ from sqlalchemy import (
     union_all,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import InstrumentedAttribute, aliased
+from sqlalchemy.sql.selectable import LateralFromClause
 
 from contract.machine import Machine, machines_needed, usable_devices
 from contract.recipe import Recipe
@@ -112,7 +113,16 @@ def _leased() -> Executable:
     job = (Job.owner, Job.priority, Job.status, Job.attempt, Job.requested_action, Job.started_at, Job.expected_seconds)
     lease = (Lease.job_id, Lease.attempt.label("of"), Lease.worker, Lease.number, Lease.shared, Lease.placed_at)
     preemptible = Job.recipe["scheduling"]["preemptible"].as_boolean().label("preemptible")
-    return select(*job, *lease, preemptible).join_from(Lease, Job).order_by(Lease.job_id, Lease.rank, Lease.number)
+    last = _last_metric_of(Lease.job_id)
+    reported = (last.c.time.label("reported_at"), last.c.eta_seconds)
+    leased = select(*job, *lease, preemptible, *reported).join_from(Lease, Job).outerjoin(last, true())
+    return leased.order_by(Lease.job_id, Lease.rank, Lease.number)
+
+
+def _last_metric_of(job_id: ColumnElement[str] | InstrumentedAttribute[str]) -> LateralFromClause:
+    """One look into the index for each job: DISTINCT ON would read all of its metrics."""
+    its = select(StepMetric.time, StepMetric.eta_seconds).where(StepMetric.job_id == job_id)
+    return its.order_by(StepMetric.step.desc()).limit(1).lateral()
 
 
 _OCCUPANTS = _leased()
@@ -123,19 +133,17 @@ def _occupants(connection: Connection) -> list[Occupant]:
     parts: dict[tuple[str, int], list[Any]] = defaultdict(list)
     for row in rows:
         parts[row.job_id, row.of].append(row)
-    ends = _ends(connection, {row.job_id for row in rows})
-    return [_occupant(taken, ends) for taken in parts.values()]
+    return [_occupant(taken) for taken in parts.values()]
 
 
-def _occupant(taken: list[Any], ends: dict[str, tuple[float, float]]) -> Occupant:
+def _occupant(taken: list[Any]) -> Occupant:
     job = taken[0]
     runs = job.status is JobStatus.RUNNING and job.attempt == job.of
     placed = job.status is JobStatus.QUEUED and job.attempt == job.of - 1
     started = job.started_at.timestamp() if runs and job.started_at else job.placed_at.timestamp()
-    if job.job_id in ends:
-        reported, seconds = ends[job.job_id]
+    if job.reported_at is not None:
         # A metric of an earlier attempt tells the duration, not the end.
-        end: float | None = max(reported, started) + seconds
+        end: float | None = max(job.reported_at, started) + job.eta_seconds
     else:
         end = None if job.expected_seconds is None else started + job.expected_seconds
     return Occupant(
@@ -180,21 +188,19 @@ _SERVERS = select(
 ).join(Worker, Worker.name == InferenceServer.worker)
 
 
-def _ends(connection: Connection, job_ids: Collection[str]) -> dict[str, tuple[float, float]]:
-    """The time of each job's last metric, and the seconds left by it."""
+def _seconds_left(connection: Connection, job_ids: Collection[str]) -> dict[str, float]:
+    """The seconds left by each job's last metric."""
     rows = connection.execute(_LAST_METRICS, {"ids": list(job_ids)}) if job_ids else ()
-    return {job_id: (time, seconds) for job_id, time, seconds in rows}
+    return {row.id: row.eta_seconds for row in rows}
 
 
 def _last_metrics() -> Select[Any]:
     ids = func.unnest(bindparam("ids", type_=ARRAY(Text))).table_valued("id").render_derived()
-    its = select(StepMetric.time, StepMetric.eta_seconds).where(StepMetric.job_id == ids.c.id)
-    last = its.order_by(StepMetric.step.desc()).limit(1).lateral()
-    return select(ids.c.id, last.c.time, last.c.eta_seconds).select_from(ids.join(last, true()))
+    last = _last_metric_of(ids.c.id)
+    return select(ids.c.id, last.c.eta_seconds).select_from(ids.join(last, true()))
 
 
 _LAST_METRICS = _last_metrics()
-"""One look into the index for each job: DISTINCT ON would read all of its metrics."""
 
 
 class WaitingJobs(NamedTuple):
@@ -219,7 +225,7 @@ def read_queue(connection: Connection, machines: Mapping[str, Machine]) -> Waiti
 
 def _queue(connection: Connection, machines: Mapping[str, Machine], first: Select[Any], most: int) -> WaitingJobs:
     rows = connection.execute(first, {"most": most}).all()
-    left = _ends(connection, {row.id for row in rows if row.attempt > 0})
+    left = _seconds_left(connection, {row.id for row in rows if row.attempt > 0})
     requirements = _requirements(rows, machines)
     waiting = [_as_waiting(row, left.get(row.id), requirements[row.shape]) for row in rows]
     most_running = {row.owner: row.most_running for row in rows if row.most_running is not None}
@@ -300,7 +306,7 @@ def _require(recipe: Recipe, machines: Mapping[str, Machine]) -> _Requirements:
     )
 
 
-def _as_waiting(row: Any, left: tuple[float, float] | None, required: _Requirements) -> Waiting:
+def _as_waiting(row: Any, left: float | None, required: _Requirements) -> Waiting:
     return Waiting(
         id=row.id,
         owner=row.owner,
@@ -310,7 +316,7 @@ def _as_waiting(row: Any, left: tuple[float, float] | None, required: _Requireme
         needs=required.needs,
         usable=required.usable,
         share=required.share,
-        seconds=row.expected_seconds if left is None else left[1],
+        seconds=row.expected_seconds if left is None else left,
         not_before=_epoch(row.not_before),
     )
 
