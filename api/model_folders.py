@@ -14,6 +14,7 @@ from cachetools import LRUCache
 from api.file_cache import FileCache
 from api.jobs.turns import Turns
 from contract.locate import Folders, locate_model
+from contract.model.embeddings import embedding_rows
 from contract.model.folder import LoadedBase, loaded_base
 from contract.model.target_modules import Targets, check_adapter
 from contract.recipe import Adapter
@@ -38,6 +39,11 @@ class ModelHeaders:
         self._targets: LRUCache[str, Targets] = LRUCache(_ADAPTERS_KEPT)
         self._bases: LRUCache[str, LocalModel] = LRUCache(_ADAPTERS_KEPT)
         self._lock = threading.Lock()
+
+    @cached_property
+    def embedding_rows(self) -> int | None:
+        """Number of token ids with an embedding; None if that is not known."""
+        return embedding_rows(self.loaded.shapes)
 
     def targets(self, adapter: Adapter, owner: str) -> Targets:
         """The modules that get LoRA. Raises InputError where the adapter does not fit the model, TooManyRequests."""

@@ -34,9 +34,11 @@ def make_engine(settings: StoreSettings) -> Engine:
         pool_size=15,
         max_overflow=0,
         connect_args={"application_name": "finetuned", **_KEEPALIVE},
+        # psycopg is not to send its own BEGIN; `_begin` does. COMMIT and ROLLBACK it sends all the same.
+        isolation_level="AUTOCOMMIT",
     )
     event.listen(engine, "checkout", _refuse_closed)
-    event.listen(engine, "begin", _limit_statements)
+    event.listen(engine, "begin", _begin)
     return engine
 
 
@@ -64,9 +66,10 @@ _LIMIT = f"SET LOCAL statement_timeout = '{LONGEST_STATEMENT}'"
 # stay on a pooled connection that a migration gets next.
 
 
-def _limit_statements(connection: Connection) -> None:
+def _begin(connection: Connection) -> None:
+    """Begins a transaction with its limit in one round trip, not two. `autocommit` has none."""
     if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
-        connection.exec_driver_sql(_LIMIT)
+        connection.exec_driver_sql(f"BEGIN; {_LIMIT}")
 
 
 def make_sessions(engine: Engine) -> Sessions:
@@ -85,12 +88,12 @@ def autocommit(sessions: Sessions) -> Iterator[Connection]:
 
 @contextmanager
 def read_snapshot(sessions: Sessions) -> Iterator[Session]:
-    """A REPEATABLE READ transaction, so that one response never mixes two moments of a job. It is rolled back at its
-    end, as it has written nothing."""
+    """A REPEATABLE READ transaction, so that one response never mixes two moments of a job."""
     with autocommit(sessions) as connection:
-        connection.exec_driver_sql(_SNAPSHOT)  # one round trip for what SQLAlchemy and psycopg do in two
+        connection.exec_driver_sql(_SNAPSHOT)
         with Session(connection) as session:
             yield session
+        connection.commit()  # psycopg forgets at each rollback which statements PostgreSQL has prepared
 
 
 # PostgreSQL takes a thinned curve for a large query; to compile it would take longer than to run it.

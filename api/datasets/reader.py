@@ -19,7 +19,6 @@ from api.file_cache import FileCache
 from api.model_folders import ModelFolder
 from contract.dataset_format import DatasetField, DatasetFormat
 from contract.method import Learned
-from contract.model.embeddings import embedding_rows
 from dataset.dataset_file import DatasetFile
 from dataset.dataset_reader import ExampleCount, count_examples
 from dataset.held_out import HeldOutExample
@@ -107,7 +106,7 @@ class RowReader:
     def try_examples(self, file: RowFile, model: ModelFolder, chat_template: str | None) -> None:
         """Has the model's template and tokenizer write the first examples. `file` has its digest. Raises InputError.
         Where nobody can try it now, the trainer finds the problem."""
-        embeddings = embedding_rows(model.headers.loaded.shapes)
+        embeddings = model.headers.embedding_rows
         key = _digest(file.sha256, file.layout, str(model.path), chat_template, embeddings, model.tokenizer_version)
         with self._lock:
             if key in self._passed:

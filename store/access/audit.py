@@ -14,7 +14,7 @@ def record(session: Session, who: Principal, action: str, target: str | None = N
     """Adds an entry. `action` is a noun and a verb, such as "job.cancel"; `data` must hold no secret."""
     entry = {"action": action, "target": target, "data": data or None}
     by = {"owner": who.owner, "key_id": who.key_id, "request_id": who.request_id}
-    session.execute(_RECORD, entry | by)
+    session.connection().execute(_RECORD, entry | by)  # through the session it takes twice as long
 
 
 _RECORD = insert(AuditEntry)

@@ -115,9 +115,13 @@ def renew(session: Session, request_id: str) -> None:
 def complete(session: Session, request_id: str, resource: str) -> None:
     """Records what the request made, in the transaction that makes it. Raises RequestOvertaken, and that transaction
     must then be rolled back."""
-    mine = update(Request).where(Request.id == request_id).values(resource=resource).returning(Request.id)
-    if session.scalar(mine, execution_options=_NOTHING_LOADED) is None:
+    if session.connection().scalar(_COMPLETE, {"its_id": request_id, "made": resource}) is None:
         raise RequestOvertaken
+
+
+_COMPLETE = (
+    update(Request).where(Request.id == bindparam("its_id")).values(resource=bindparam("made")).returning(Request.id)
+)
 
 
 def release(session: Session, request_id: str) -> None:

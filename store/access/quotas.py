@@ -156,20 +156,21 @@ def _list_bytes(session: Session | Connection, owners: Sequence[str]) -> dict[st
 def check_queue(session: Session, owner: str, more: int = 1) -> None:
     """Checks that the owner may queue `more` jobs, and has room for what they leave. Raises QuotaExceeded. Concurrent
     requests are counted one by one."""
-    count_one_by_one(session, f"queue of {owner}")
-    refuse_full_queue(session, owner, more)
+    connection = session.connection()
+    count_one_by_one(connection, f"queue of {owner}")
+    refuse_full_queue(connection, owner, more)
 
 
-def refuse_full_queue(session: Session | Connection, owner: str, more: int = 1) -> None:
+def refuse_full_queue(connection: Connection, owner: str, more: int = 1) -> None:
     """Raises QuotaExceeded. A look that holds nobody up: concurrent requests may pass it together."""
-    limit, count, most_bytes = session.execute(_QUEUE, {"its_owner": owner}).one()
+    limit, count, most_bytes = connection.execute(_QUEUE, {"its_owner": owner}).one()
     if count + more > limit:
         them = "" if more == 1 else f", which leaves no room for {more} more"
         raise QuotaExceeded(
             f"{owner} has {count} jobs that wait, and may have {limit}{them}; submit more when some of them have "
             "started"
         )
-    _check_bytes(session, owner, 1, most_bytes)
+    _check_bytes(connection, owner, 1, most_bytes)
 
 
 def _queue() -> Select[int, int, int | None]:

@@ -59,8 +59,9 @@ def save(settings: StoreSettings, stream: IO[bytes]) -> Saved:
 
 @contextmanager
 def _snapshot(engine: Engine) -> Iterator[Connection]:
-    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection, connection.begin():
-        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+    """Without the limit of store.session: a large table takes long."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         yield connection
 
 

@@ -283,7 +283,7 @@ def expected_seconds(session: Session, recipe: Recipe, examples: int) -> float |
     """Expected time of training, from the time per example of the latest jobs with the same model on as many devices;
     None without any."""
     devices = recipe.resources.gpus * recipe.resources.nodes
-    each = session.scalar(_SECONDS_FOR_AN_EXAMPLE, {"model": recipe.model, "devices": devices})
+    each = session.connection().scalar(_SECONDS_FOR_AN_EXAMPLE, {"model": recipe.model, "devices": devices})
     return None if each is None else float(each) * examples
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Select,
     Text,
     and_,
+    any_,
     bindparam,
     func,
     insert,
@@ -26,6 +27,7 @@ from sqlalchemy import (
     true,
     update,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from contract.status import TERMINAL, JobStatus, allowed_from
@@ -74,7 +76,10 @@ def _moving(
         columns["failure"] = None
     columns["finished_at"] = func.now() if target in TERMINAL else None
     columns["loss_curve"] = literal_column(LOSS_CURVE) if target in TERMINAL else None
-    its = update(Job).where(Job.id == bindparam("its_id"), Job.status.in_(sources), *guards)
+    # An array: SQLAlchemy would write the statement anew for each IN.
+    its = update(Job).where(
+        Job.id == bindparam("its_id"), Job.status == any_(literal(sorted(sources), _STATUSES)), *guards
+    )
     job = its.values(columns).returning(*Job.__table__.c).cte("moved")
     row = (job.c.id, job.c.event_count, bindparam("at", type_=Float), literal("status"), _event_data(job, target))
     event = insert(Event).from_select(["job_id", "seq", "time", "type", "data"], select(*row))
@@ -88,6 +93,9 @@ def _event_data(job: FromClause, target: JobStatus) -> ColumnElement[Any]:
     if target is JobStatus.FAILED:
         data += ["failure", job.c.failure]
     return func.json_build_object(*data)
+
+
+_STATUSES = ARRAY(Text)
 
 
 @dataclass(frozen=True)
@@ -131,7 +139,7 @@ def _beginning() -> Select[Any]:
     )
     found = select(Job.id, Job.recipe, Job.batch, Job.traceparent)
     job = found.where(Job.id == bindparam("its_id"), startable).with_for_update().cte("job")
-    taken = leases.claim(job.c.id, attempt, worker, bindparam("its_pid", type_=Integer))
+    taken = leases.claim(job, bindparam("its_id", type_=Text), attempt, worker, bindparam("its_pid", type_=Integer))
     values = {
         "attempt": attempt,
         "worker": worker,

@@ -79,7 +79,7 @@ def place(session: Session) -> None:
     recent = (InferenceServer.state == "wanted", InferenceServer.used_at >= func.now() - WANTED)
     if session.scalar(select(InferenceServer.id).where(*recent).limit(1)) is None:
         return
-    reading.lock_pass(session)
+    reading.lock_pass(session.connection())
     in_background = InferenceServer.used_at <= func.now() - _BACKGROUND
     order = (in_background, InferenceServer.changed_at)
     wanted = session.scalars(select(InferenceServer).where(*recent).order_by(*order)).all()
@@ -92,11 +92,11 @@ def place(session: Session) -> None:
 
 def _free_devices(session: Session) -> list[DeviceRef]:
     """Devices without a user, or whose only job shares; the best one first."""
-    found = reading.read_machines(session, locked=True)
+    found = reading.read_machines(session.connection(), locked=True)
     rows = session.execute(select(Worker.name, Worker.inference, Worker.inference_shares)).all()
     allowed = {row.name: row.inference for row in rows}
     most_users = {row.name: SHARERS - 1 if row.inference_shares else 0 for row in rows}
-    jobs_wait = reading.any_ready(session)
+    jobs_wait = reading.any_ready(session.connection())
     claimed = _claimed(session, found) if jobs_wait else frozenset()
     users = Counter[DeviceRef]()
     for each in found.occupants:
@@ -130,7 +130,7 @@ def _failed_devices(session: Session) -> set[DeviceRef]:
 def _claimed(session: Session, found: Machines) -> frozenset[DeviceRef]:
     """Devices on which waiting jobs start now, or once others have left. Without them a job that needs several would
     have one server end after the other."""
-    queue = reading.read_ready(session, found.machines, reading.MOST_PER_SHAPE)
+    queue = reading.read_ready(session.connection(), found.machines, reading.MOST_PER_SHAPE)
     decision = plan(found.now, found.hosts, queue.waiting, found.occupants, queue.most_running)
     return decision.claimed.union(*decision.starts.values())
 

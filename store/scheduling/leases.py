@@ -53,12 +53,17 @@ def place(session: Session, placed: Sequence[Placement]) -> None:
         session.execute(insert(Lease), rows)
 
 
-def claim(
-    job_id: ColumnElement[str], attempt: ColumnElement[int], worker: ColumnElement[str], pid: ColumnElement[int]
+def claim(  # parameters: those of the statement
+    job: CTE,
+    job_id: ColumnElement[str],
+    attempt: ColumnElement[int],
+    worker: ColumnElement[str],
+    pid: ColumnElement[int],
 ) -> CTE:
-    """The part of a statement by which a process of the worker claims its part of the attempt. Returns rank and
-    devices; no rows where another process has claimed it, or it was revoked."""
-    taken = update(Lease).where(*_part(job_id, attempt, worker), Lease.begun_at.is_(None))
+    """The part of a statement by which a process of the worker claims its part of the attempt, where `job` has locked
+    the job. Returns rank and devices; no rows where another process has claimed it, or it was revoked."""
+    locked = select(job.c.id).exists()  # not a join, for which PostgreSQL would read all leases
+    taken = update(Lease).where(locked, *_part(job_id, attempt, worker), Lease.begun_at.is_(None))
     return taken.values(begun_at=func.now(), pid=pid).returning(Lease.rank, Lease.number).cte("taken")
 
 

@@ -1,4 +1,5 @@
-"""Reads what the planner is given from the rows, in few statements: each costs more than its rows."""
+"""Reads what the planner is given from the rows, in few statements: each costs more than its rows. They run on the
+connection: through a session each would take twice as long."""
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 from sqlalchemy import (
     CTE,
     ColumnElement,
+    Connection,
     Executable,
     Integer,
     Select,
@@ -22,7 +24,8 @@ from sqlalchemy import (
     union_all,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import InstrumentedAttribute, aliased
+from sqlalchemy.sql.selectable import LateralFromClause
 
 from contract.machine import Machine, machines_needed, usable_devices
 from contract.recipe import Recipe
@@ -51,13 +54,13 @@ _BELOW_ALL_JOBS = -1000
 """The priority of an inference server."""
 
 
-def any_ready(session: Session) -> bool:
-    return session.scalar(select(Job.id).where(*READY).limit(1)) is not None
+def any_ready(connection: Connection) -> bool:
+    return connection.scalar(select(Job.id).where(*READY).limit(1)) is not None
 
 
-def lock_pass(session: Session) -> None:
+def lock_pass(connection: Connection) -> None:
     """Keeps other passes out until the transaction ends."""
-    session.execute(select(func.pg_advisory_xact_lock(_ONE_PASS)))
+    connection.execute(select(func.pg_advisory_xact_lock(_ONE_PASS)))
 
 
 @dataclass(frozen=True)
@@ -90,14 +93,14 @@ _FREE = _free(locked=False)
 _FREE_LOCKED = _free(locked=True)
 
 
-def read_machines(session: Session, *, locked: bool = False) -> Machines:
+def read_machines(connection: Connection, *, locked: bool = False) -> Machines:
     """`locked` keeps the free devices from being deleted until the transaction ends."""
-    rows = session.execute(_FREE_LOCKED if locked else _FREE).all()
+    rows = connection.execute(_FREE_LOCKED if locked else _FREE).all()
     there = [row for row in rows if row.name is not None]
     machines = {row.name: Machine.model_validate(row.machine) for row in there}
     hosts = [_host(row, machines[row.name]) for row in there]
     now = float(rows[0].now)
-    return Machines(now, machines, hosts, [*_occupants(session), *_servers(session, now)])
+    return Machines(now, machines, hosts, [*_occupants(connection), *_servers(connection, now)])
 
 
 def _host(row: Any, machine: Machine) -> Host:
@@ -110,30 +113,37 @@ def _leased() -> Executable:
     job = (Job.owner, Job.priority, Job.status, Job.attempt, Job.requested_action, Job.started_at, Job.expected_seconds)
     lease = (Lease.job_id, Lease.attempt.label("of"), Lease.worker, Lease.number, Lease.shared, Lease.placed_at)
     preemptible = Job.recipe["scheduling"]["preemptible"].as_boolean().label("preemptible")
-    return select(*job, *lease, preemptible).join_from(Lease, Job).order_by(Lease.job_id, Lease.rank, Lease.number)
+    last = _last_metric_of(Lease.job_id)
+    reported = (last.c.time.label("reported_at"), last.c.eta_seconds)
+    leased = select(*job, *lease, preemptible, *reported).join_from(Lease, Job).outerjoin(last, true())
+    return leased.order_by(Lease.job_id, Lease.rank, Lease.number)
+
+
+def _last_metric_of(job_id: ColumnElement[str] | InstrumentedAttribute[str]) -> LateralFromClause:
+    """One look into the index for each job: DISTINCT ON would read all of its metrics."""
+    its = select(StepMetric.time, StepMetric.eta_seconds).where(StepMetric.job_id == job_id)
+    return its.order_by(StepMetric.step.desc()).limit(1).lateral()
 
 
 _OCCUPANTS = _leased()
 
 
-def _occupants(session: Session) -> list[Occupant]:
-    rows = session.execute(_OCCUPANTS).all()
+def _occupants(connection: Connection) -> list[Occupant]:
+    rows = connection.execute(_OCCUPANTS).all()
     parts: dict[tuple[str, int], list[Any]] = defaultdict(list)
     for row in rows:
         parts[row.job_id, row.of].append(row)
-    ends = _ends(session, {row.job_id for row in rows})
-    return [_occupant(taken, ends) for taken in parts.values()]
+    return [_occupant(taken) for taken in parts.values()]
 
 
-def _occupant(taken: list[Any], ends: dict[str, tuple[float, float]]) -> Occupant:
+def _occupant(taken: list[Any]) -> Occupant:
     job = taken[0]
     runs = job.status is JobStatus.RUNNING and job.attempt == job.of
     placed = job.status is JobStatus.QUEUED and job.attempt == job.of - 1
     started = job.started_at.timestamp() if runs and job.started_at else job.placed_at.timestamp()
-    if job.job_id in ends:
-        reported, seconds = ends[job.job_id]
+    if job.reported_at is not None:
         # A metric of an earlier attempt tells the duration, not the end.
-        end: float | None = max(reported, started) + seconds
+        end: float | None = max(job.reported_at, started) + job.eta_seconds
     else:
         end = None if job.expected_seconds is None else started + job.expected_seconds
     return Occupant(
@@ -149,7 +159,7 @@ def _occupant(taken: list[Any], ends: dict[str, tuple[float, float]]) -> Occupan
     )
 
 
-def _servers(session: Session, now: float) -> list[Occupant]:
+def _servers(connection: Connection, now: float) -> list[Occupant]:
     """Inference servers on devices. A job that allows sharing may use the device of one that shares; for any other job
     it ends."""
     return [
@@ -164,7 +174,7 @@ def _servers(session: Session, now: float) -> list[Occupant]:
             started=now,
             ends=now if row.inference == "preemptible" else None,
         )
-        for row in session.execute(_SERVERS)
+        for row in connection.execute(_SERVERS)
     ]
 
 
@@ -178,21 +188,19 @@ _SERVERS = select(
 ).join(Worker, Worker.name == InferenceServer.worker)
 
 
-def _ends(session: Session, job_ids: Collection[str]) -> dict[str, tuple[float, float]]:
-    """The time of each job's last metric, and the seconds left by it."""
-    rows = session.execute(_LAST_METRICS, {"ids": list(job_ids)}) if job_ids else ()
-    return {job_id: (time, seconds) for job_id, time, seconds in rows}
+def _seconds_left(connection: Connection, job_ids: Collection[str]) -> dict[str, float]:
+    """The seconds left by each job's last metric."""
+    rows = connection.execute(_LAST_METRICS, {"ids": list(job_ids)}) if job_ids else ()
+    return {row.id: row.eta_seconds for row in rows}
 
 
 def _last_metrics() -> Select[Any]:
     ids = func.unnest(bindparam("ids", type_=ARRAY(Text))).table_valued("id").render_derived()
-    its = select(StepMetric.time, StepMetric.eta_seconds).where(StepMetric.job_id == ids.c.id)
-    last = its.order_by(StepMetric.step.desc()).limit(1).lateral()
-    return select(ids.c.id, last.c.time, last.c.eta_seconds).select_from(ids.join(last, true()))
+    last = _last_metric_of(ids.c.id)
+    return select(ids.c.id, last.c.eta_seconds).select_from(ids.join(last, true()))
 
 
 _LAST_METRICS = _last_metrics()
-"""One look into the index for each job: DISTINCT ON would read all of its metrics."""
 
 
 class WaitingJobs(NamedTuple):
@@ -205,19 +213,19 @@ class WaitingJobs(NamedTuple):
     """Owner and shape of each."""
 
 
-def read_ready(session: Session, machines: Mapping[str, Machine], most: int) -> WaitingJobs:
+def read_ready(connection: Connection, machines: Mapping[str, Machine], most: int) -> WaitingJobs:
     """At most `most` of each owner and shape, and fewer if there are many shapes."""
-    return _queue(session, machines, _FIRST_READY, most)
+    return _queue(connection, machines, _FIRST_READY, most)
 
 
-def read_queue(session: Session, machines: Mapping[str, Machine]) -> WaitingJobs:
+def read_queue(connection: Connection, machines: Mapping[str, Machine]) -> WaitingJobs:
     """With those that wait after a failure."""
-    return _queue(session, machines, _FIRST, MOST_PER_SHAPE)
+    return _queue(connection, machines, _FIRST, MOST_PER_SHAPE)
 
 
-def _queue(session: Session, machines: Mapping[str, Machine], first: Select[Any], most: int) -> WaitingJobs:
-    rows = session.execute(first, {"most": most}).all()
-    left = _ends(session, {row.id for row in rows if row.attempt > 0})
+def _queue(connection: Connection, machines: Mapping[str, Machine], first: Select[Any], most: int) -> WaitingJobs:
+    rows = connection.execute(first, {"most": most}).all()
+    left = _seconds_left(connection, {row.id for row in rows if row.attempt > 0})
     requirements = _requirements(rows, machines)
     waiting = [_as_waiting(row, left.get(row.id), requirements[row.shape]) for row in rows]
     most_running = {row.owner: row.most_running for row in rows if row.most_running is not None}
@@ -298,7 +306,7 @@ def _require(recipe: Recipe, machines: Mapping[str, Machine]) -> _Requirements:
     )
 
 
-def _as_waiting(row: Any, left: tuple[float, float] | None, required: _Requirements) -> Waiting:
+def _as_waiting(row: Any, left: float | None, required: _Requirements) -> Waiting:
     return Waiting(
         id=row.id,
         owner=row.owner,
@@ -308,7 +316,7 @@ def _as_waiting(row: Any, left: tuple[float, float] | None, required: _Requireme
         needs=required.needs,
         usable=required.usable,
         share=required.share,
-        seconds=row.expected_seconds if left is None else left[1],
+        seconds=row.expected_seconds if left is None else left,
         not_before=_epoch(row.not_before),
     )
 

@@ -25,20 +25,21 @@ _SPARE_JOBS = 8
 
 def schedule(session: Session) -> list[Placement]:
     """Gives devices to the jobs whose turn it is, and preempts the jobs that must make room."""
-    if not reading.any_ready(session):
+    connection = session.connection()
+    if not reading.any_ready(connection):
         return []
-    reading.lock_pass(session)
+    reading.lock_pass(connection)
     leases.revoke_not_started(session)
-    if not session.scalar(_CAN_MAKE_ROOM):
+    if not connection.scalar(_CAN_MAKE_ROOM):
         return []
-    found = reading.read_machines(session, locked=True)
+    found = reading.read_machines(connection, locked=True)
     room = _room(found.hosts, found.occupants)
     most = min(room + _SPARE_JOBS, reading.MOST_PER_SHAPE)
-    queue = reading.read_ready(session, found.machines, most)
+    queue = reading.read_ready(connection, found.machines, most)
     decision = plan(found.now, found.hosts, queue.waiting, found.occupants, queue.most_running)
     used = {place for places in decision.starts.values() for place in places}
     if most < reading.MOST_PER_SHAPE and len(used) < room:
-        queue = reading.read_ready(session, found.machines, reading.MOST_PER_SHAPE)
+        queue = reading.read_ready(connection, found.machines, reading.MOST_PER_SHAPE)
         decision = plan(found.now, found.hosts, queue.waiting, found.occupants, queue.most_running)
     if decision.preempt:
         _request_preemption(session, decision.preempt)
@@ -47,7 +48,7 @@ def schedule(session: Session) -> list[Placement]:
         return []
     still_queued = (Job.id.in_(decision.starts), Job.status == JobStatus.QUEUED)
     rows = select(Job.id, Job.attempt, Job.traceparent).where(*still_queued)
-    before = {row.id: row for row in session.execute(rows.with_for_update(skip_locked=True))}
+    before = {row.id: row for row in connection.execute(rows.with_for_update(skip_locked=True))}
     shares = {each.id: each.share for each in queue.waiting}
     placed = [
         Placement(job_id, before[job_id].attempt + 1, places, shares[job_id], before[job_id].traceparent)
@@ -60,8 +61,9 @@ def schedule(session: Session) -> list[Placement]:
 
 def outlook(session: Session, queued: Sequence[Job | QueuedJob]) -> dict[str, Wait]:
     """Why and how long each of these queued jobs is expected to wait."""
-    read = reading.read_machines(session)
-    queue = reading.read_queue(session, read.machines)
+    connection = session.connection()
+    read = reading.read_machines(connection)
+    queue = reading.read_queue(connection, read.machines)
     decision = plan(read.now, read.hosts, queue.waiting, read.occupants, queue.most_running)
     starts = {each.id: each.devices for each in read.occupants if not each.leaving} | decision.starts
     places: dict[tuple[str, str], list[int]] = defaultdict(list)

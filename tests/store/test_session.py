@@ -118,3 +118,37 @@ def test_single_read_begins_no_transaction(database_url: str) -> None:
         session.execute(sa.text("SELECT 1"))
         assert tuple(session.execute(sa.text(reported)).one()) == (pid, False, "30s")
     engine.dispose()
+
+
+def test_snapshots_keep_their_prepared_statements(database_url: str) -> None:
+    engine = make_engine(
+        StoreSettings(database_url=SecretStr(database_url), broker_url=SecretStr("redis://x"), home=Path("/tmp"))
+    )
+    sessions = make_sessions(engine)
+    prepared = sa.text("SELECT count(*) FROM pg_prepared_statements")
+    for _ in range(7):  # psycopg prepares what it has sent five times
+        with read_snapshot(sessions) as session:
+            count = session.scalar(prepared)
+    assert count == 1
+    engine.dispose()
+
+
+def test_transaction_begins_in_one_round_trip(database_url: str) -> None:
+    engine = make_engine(
+        StoreSettings(database_url=SecretStr(database_url), broker_url=SecretStr("redis://x"), home=Path("/tmp"))
+    )
+    sent: list[str] = []
+    sa.event.listen(engine, "after_cursor_execute", lambda *given: sent.append(given[2]))
+    number = sa.text("SELECT txid_current()")
+    with engine.connect() as connection:
+        with connection.begin():
+            assert connection.scalar(number) == connection.scalar(number)
+            driver = connection.connection.driver_connection
+            assert driver is not None
+            assert driver.autocommit  # so psycopg sends no BEGIN of its own
+        assert len(sent) == 3, sent
+        with connection.begin() as transaction:
+            connection.exec_driver_sql("CREATE TABLE undone ()")
+            transaction.rollback()
+        assert not sa.inspect(connection).has_table("undone")
+    engine.dispose()

@@ -16,7 +16,7 @@ from tests.support.events import metric
 from tests.support.jobs import claim, create_job, make_recipe, record_events
 
 MOST_OF_A_POST = 11
-MOST_OF_A_LIST = 8
+MOST_OF_A_LIST = 7
 AS_PAGE = {"accept": "application/json"}
 
 
