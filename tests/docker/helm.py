@@ -12,6 +12,7 @@ from tests.docker.dockerfiles import ROOT
 from tests.support.environments import installed
 
 CHART = ROOT / "deploy/helm/finetuned"
+SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 PROGRAM = Path(__file__).with_name("helm_program.py")
 REQUIREMENTS = ["helm-python-sdk==0.2.2", "kubernetes-validate==1.37.0"]
 
@@ -21,6 +22,14 @@ Object = dict[str, Any]
 def read(file: str) -> Object:
     found: Object = yaml.safe_load((CHART / file).read_text())
     return found
+
+
+def settings_of(*path: str) -> set[str]:
+    """The names that the schema knows below that path of the values."""
+    found = SCHEMA
+    for part in path:
+        found = found["properties"][part]
+    return set(found["properties"])
 
 
 def run(values: Object) -> Object:

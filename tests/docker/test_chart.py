@@ -1,6 +1,5 @@
 """What the Helm chart promises, as far as its text says. test_rendered_chart.py renders it."""
 
-import json
 import re
 import textwrap
 import tomllib
@@ -11,21 +10,12 @@ import pytest
 import yaml
 
 from tests.docker import helm
+from tests.docker.compose_files import FIXED, IN_FILES, read, services
 from tests.docker.dockerfiles import ROOT
-from tests.docker.test_compose import FIXED, IN_FILES, read, services
 from worker.launchers.profiles import KubernetesProfile
 
-SCHEMA = json.loads((helm.CHART / "values.schema.json").read_text())
 OF_THE_POD = {f"FINETUNED_{name}" for name in [*FIXED, "WORKER", "ADDRESS", "INFERENCE_ADDRESS", "PROFILES"]}
 """Settings that follow from how the pods are connected, and from other values."""
-
-
-def names(*path: str) -> set[str]:
-    """The settings that the schema knows there."""
-    found = SCHEMA
-    for part in path:
-        found = found["properties"][part]
-    return set(found["properties"])
 
 
 def settable(environment: dict[str, Any]) -> set[str]:
@@ -39,8 +29,8 @@ def test_chart_has_the_projects_version() -> None:
 
 
 def test_schema_accepts_the_charts_own_values() -> None:
-    jsonschema.Draft7Validator.check_schema(SCHEMA)
-    jsonschema.validate(helm.read("values.yaml"), SCHEMA)
+    jsonschema.Draft7Validator.check_schema(helm.SCHEMA)
+    jsonschema.validate(helm.read("values.yaml"), helm.SCHEMA)
 
 
 def test_every_value_is_in_the_file_with_a_comment() -> None:
@@ -48,7 +38,7 @@ def test_every_value_is_in_the_file_with_a_comment() -> None:
     for line, before in zip(lines[1:], lines, strict=False):
         if re.match(r" {0,2}\w+:", line) and not line.endswith(":"):
             assert before.strip().startswith("# "), line
-    assert paths(helm.read("values.yaml")) == described(SCHEMA) - {"global"}
+    assert paths(helm.read("values.yaml")) == described(helm.SCHEMA) - {"global"}
 
 
 def paths(values: Any, before: str = "") -> set[str]:
@@ -66,14 +56,14 @@ def described(schema: Any, before: str = "") -> set[str]:
 def test_settings_are_those_of_compose() -> None:
     shared = settable(read("docker-compose.yml")["x-settings"])
     api, worker = (settable(services("docker-compose.yml")[name]["environment"]) for name in ("api", "worker"))
-    assert names("settings") == shared
-    assert names("api", "settings") == api - shared
-    assert names("worker", "settings") == worker - shared
-    assert not {f"FINETUNED_{name}" for name in IN_FILES} & (names("settings") | api | worker)
+    assert helm.settings_of("settings") == shared
+    assert helm.settings_of("api", "settings") == api - shared
+    assert helm.settings_of("worker", "settings") == worker - shared
+    assert not {f"FINETUNED_{name}" for name in IN_FILES} & (helm.settings_of("settings") | api | worker)
 
 
 def test_profile_has_the_launchers_keys() -> None:
-    assert set(SCHEMA["$defs"]["profile"]["properties"]) == set(KubernetesProfile.model_fields)
+    assert set(helm.SCHEMA["$defs"]["profile"]["properties"]) == set(KubernetesProfile.model_fields)
 
 
 def test_schema_accepts_the_manuals_values() -> None:
@@ -81,7 +71,7 @@ def test_schema_accepts_the_manuals_values() -> None:
     shown = re.findall(r"\n\n((?:    (?:registry|worker):\n?.*\n)(?:    .*\n)*)", manual)
     assert len(shown) == 2
     for each in shown:
-        jsonschema.validate(yaml.safe_load(textwrap.dedent(each)), SCHEMA)
+        jsonschema.validate(yaml.safe_load(textwrap.dedent(each)), helm.SCHEMA)
 
 
 @pytest.mark.parametrize(
@@ -96,4 +86,4 @@ def test_schema_accepts_the_manuals_values() -> None:
 )
 def test_wrong_value_is_refused_by_name(values: dict[str, Any], named: str) -> None:
     with pytest.raises(jsonschema.ValidationError, match=named):
-        jsonschema.validate(values, SCHEMA)
+        jsonschema.validate(values, helm.SCHEMA)

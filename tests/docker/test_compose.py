@@ -4,53 +4,24 @@ import re
 import tomllib
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 from pydantic_settings import BaseSettings
 
 from api.settings import ApiSettings
 from migrations.settings import MigrationSettings
+from tests.docker.compose_files import FILES, FIXED, IN_FILES, WHOLE, fields, read, services
 from tests.docker.dockerfiles import DOCKERFILES, ROOT, image_environment
 from worker.settings import WorkerSettings
 
-FILES = sorted([ROOT / "docker-compose.yml", *ROOT.glob("compose.*.yml")])
-WHOLE = ["docker-compose.yml", "compose.worker.yml"]
-"""The files that start something alone; the others are added to one of them."""
 PROCESSES: list[tuple[str, str, type[BaseSettings]]] = [
     ("docker-compose.yml", "migrate", MigrationSettings),
     ("docker-compose.yml", "api", ApiSettings),
     ("docker-compose.yml", "worker", WorkerSettings),
     ("compose.worker.yml", "worker", WorkerSettings),
 ]
-FIXED = {"DATABASE_URL", "BROKER_URL", "HOME", "HOST", "PORT", "ALLOWED_PATHS"}
-"""Settings that follow from how the containers are connected."""
-IN_FILES = {"DATABASE_PASSWORD", "BROKER_PASSWORD", "WORKER_PASSWORD", "ADMIN_KEY", "SECRET_KEY", "STORAGE_SECRET_KEY"}
-
 every_process = pytest.mark.parametrize(("file", "service", "settings"), PROCESSES)
 every_whole_file = pytest.mark.parametrize("file", WHOLE)
-
-
-class Loader(yaml.SafeLoader):
-    """Reads Compose's own tags, such as !reset, as what they are applied to."""
-
-
-Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
-
-
-def read(file: str | Path) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.load((ROOT / file).read_text(), Loader)
-    return found
-
-
-def services(file: str | Path) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = read(file)["services"]
-    return found
-
-
-def fields(settings: type[BaseSettings]) -> set[str]:
-    return {field.upper() for field in settings.model_fields}
 
 
 def env_example() -> tuple[set[str], set[str]]:

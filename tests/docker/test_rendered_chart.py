@@ -8,9 +8,8 @@ import pytest
 from api.settings import ApiSettings
 from migrations.settings import MigrationSettings
 from tests.docker import helm
+from tests.docker.compose_files import fields, services
 from tests.docker.dockerfiles import DOCKERFILES, image_environment
-from tests.docker.test_chart import names
-from tests.docker.test_compose import fields, services
 from worker.launchers.kubernetes_api import DOCTOR_RIGHTS, LAUNCHER_RIGHTS, Right
 from worker.launchers.profiles import KubernetesProfile, read_profiles
 from worker.settings import WorkerSettings
@@ -160,9 +159,9 @@ def test_ingress_leads_to_the_api() -> None:
 
 def every_setting() -> helm.Object:
     return {
-        "settings": dict.fromkeys(names("settings"), "x"),
-        "api": {"settings": dict.fromkeys(names("api", "settings"), "x")},
-        "worker": {"settings": dict.fromkeys(names("worker", "settings"), "x"), "profiles": {"a": PROFILE}},
+        "settings": dict.fromkeys(helm.settings_of("settings"), "x"),
+        "api": {"settings": dict.fromkeys(helm.settings_of("api", "settings"), "x")},
+        "worker": {"settings": dict.fromkeys(helm.settings_of("worker", "settings"), "x"), "profiles": {"a": PROFILE}},
         "data": {"claim": "data"},
     }
 

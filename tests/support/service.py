@@ -195,13 +195,13 @@ def parse_events(stream: str) -> list[tuple[str, str, dict[str, Any]]]:
 
 
 def busy_devices(live: Service) -> list[dict[str, Any]]:
-    """Devices that are not free."""
+    """Devices on which jobs are. A server that answers may stay where it is."""
     try:
         workers = live.client.get("/workers").raise_for_status().json()
     except httpx.HTTPError:
         return [{}]
     listed = workers["data"] if isinstance(workers, dict) else workers
-    return [device for worker in listed for device in worker["devices"] if device["status"] != "free"]
+    return [device for worker in listed for device in worker["devices"] if device["jobs"]]
 
 
 @contextmanager
