@@ -11,6 +11,7 @@ from tests.support.service import Service
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.exhaustive
 def test_sweep_is_run_to_its_best_job(live: Service, tmp_path: Path) -> None:
     url = str(live.client.base_url)
     (tmp_path / "recipe.json").write_text(json.dumps({"model": "tiny", "dataset": "rows.jsonl", "name": "steps=3"}))

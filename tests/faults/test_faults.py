@@ -160,6 +160,7 @@ def is_below(pid: int, ancestor: int) -> bool:
     return False
 
 
+@pytest.mark.exhaustive
 def test_worker_is_told_to_stop(live: Service) -> None:
     job_id = started(live)
     name = live.job(job_id)["worker"]
@@ -216,6 +217,7 @@ def test_unstoppable_trainer_is_fenced_from_saving(live: Service) -> None:
     assert live.wait(job_id)["status"] == "cancelled"
 
 
+@pytest.mark.exhaustive
 def test_api_is_killed(live: Service) -> None:
     """And whoever watches takes the stream up where it broke off."""
     job_id = started(live)

@@ -21,7 +21,7 @@ from tests.support.trained_models import add_trained_model
 from tests.support.waiting import until
 from tests.trainer.tiny_models import ROWS
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.slow
 
 MANY = 60
 
@@ -152,6 +152,7 @@ def test_evaluation_compares_both_models(live: Service, job_id: str) -> None:
     assert live.client.get("/evaluations", params={"dataset_sha256": "0" * 64}).json()["data"] == []
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("killed", ["inference", "worker.publishing.daemon"])
 def test_evaluation_outlives_a_killed_process(live: Service, job_id: str, undisturbed: Any, killed: str) -> None:
     made = under_way(live, job_id)
@@ -206,6 +207,7 @@ def test_deleted_evaluation_ends_and_leaves_nothing(live: Service, job_id: str, 
         assert not session.scalars(sa.select(JobEvaluation).where(JobEvaluation.status == "running")).all()
 
 
+@pytest.mark.exhaustive
 def test_changed_file_fails_and_says_so(live: Service, job_id: str) -> None:
     path = live.home / "datasets" / "soon-changed.jsonl"
     path.write_text(json.dumps(ROWS[0]) + "\n")

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from benchmarks.chat_kills import FAULTS, VICTIMS, answers_under_kills
 from tests.support.database import empty_database
 
-pytestmark = [pytest.mark.slow, pytest.mark.exhaustive, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 
 @pytest.mark.timeout(900)

@@ -19,8 +19,6 @@ from inference.token_room import bytes_of_token, token_room
 from tests.inference.conftest import ADAPTERS
 from tests.inference.running_loop import TEXTS, RunningLoop, lines, logprobs_of, pieces, plain, request, text_of
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's, of what a test loads without our checks
-
 
 def test_mixed_answers_equal_those_of_plain_peft(loop: RunningLoop, untied: Path, adapters: dict[str, Path]) -> None:
     wanted = [(text, name) for text in TEXTS for name in (None, *adapters)]

@@ -37,8 +37,6 @@ from tests.inference.running_loop import (
 from tests.inference.running_vllm import RunningVllm, running_vllm, server_spec
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's, of what a test loads without our checks
-
 ANSWERED = ("plain", "of two modules", "with ranks by module")
 """Adapters with a portable form."""
 LOAD, UNLOAD, COMPLETE = "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/completions"
@@ -191,7 +189,14 @@ def test_evaluation_scores_and_answers(vllm: RunningVllm, adapters: dict[str, Pa
     assert all(math.isfinite(each.base.loss) for each in found)
 
 
-@pytest.mark.parametrize(("fault", "begun"), [("dies", True), ("fails", True), ("refuses", False)])
+@pytest.mark.parametrize(
+    ("fault", "begun"),
+    [
+        ("dies", True),
+        pytest.param("fails", True, marks=pytest.mark.exhaustive),
+        pytest.param("refuses", False, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_answer_that_vllm_breaks_off_ends_with_an_error(untied: Path, tmp_path: Path, fault: str, begun: bool) -> None:
     with running_vllm(untied, tmp_path, "--fault", fault) as vllm:
         *before, last = lines(vllm.submit(TEXTS[0], n=2))
@@ -218,6 +223,7 @@ def test_too_many_requests_are_refused(untied: Path, tmp_path: Path, monkeypatch
         assert all(isinstance(pieces(answers)[-1], Piece) for answers in sent)
 
 
+@pytest.mark.exhaustive
 def test_idle_engine_ends(untied: Path, tmp_path: Path) -> None:
     with running_vllm(untied, tmp_path, idle_seconds=0.5) as vllm:
         until(lambda: vllm.engine._events.is_closed())
@@ -265,8 +271,8 @@ def start(untied: Path, tmp_path: Path) -> Iterator[Callable[..., "subprocess.Po
     ("fault", "code", "words"),
     [
         ("unsupported", FailureCode.MODEL_UNSUPPORTED, "are not supported for now"),
-        ("memory", FailureCode.OUT_OF_MEMORY, "CUDA out of memory"),
-        ("none", FailureCode.WORKER_FAILED, "ended with 2"),
+        pytest.param("memory", FailureCode.OUT_OF_MEMORY, "CUDA out of memory", marks=pytest.mark.exhaustive),
+        pytest.param("none", FailureCode.WORKER_FAILED, "ended with 2", marks=pytest.mark.exhaustive),
     ],
 )
 def test_failed_start_says_why(
@@ -279,6 +285,7 @@ def test_failed_start_says_why(
     assert words in failure.message
 
 
+@pytest.mark.exhaustive
 def test_slow_start_is_stopped_with_its_process(
     start: Callable[..., "subprocess.Popen[bytes]"], tmp_path: Path
 ) -> None:

@@ -94,6 +94,7 @@ def test_killed_vllm_ends_its_answers_and_another_starts(
     assert say(client, "tiny")
 
 
+@pytest.mark.exhaustive
 def test_killed_server_leaves_no_vllm(client: openai.OpenAI, live: Service, database: Sessions) -> None:
     assert say(client, "tiny")
     for pid in processes(live):

@@ -142,7 +142,9 @@ class Service:
             for job in self.client.get("/jobs", params={"limit": 100}).raise_for_status().json()["data"]:
                 if job["status"] not in TERMINAL:
                     self.client.post(f"/jobs/{job['id']}/cancel", params={"force": True}).raise_for_status()
-            until(lambda: not busy_devices(self) and not self.strangers(), seconds=60)
+            # A server that answers may stay where it is.
+            until(lambda: not any(each.get("jobs", True) for each in busy_devices(self)), seconds=60)
+            until(lambda: not self.strangers(), seconds=60)
 
     @contextmanager
     def _as_admin(self) -> Iterator[None]:
@@ -195,13 +197,13 @@ def parse_events(stream: str) -> list[tuple[str, str, dict[str, Any]]]:
 
 
 def busy_devices(live: Service) -> list[dict[str, Any]]:
-    """Devices on which jobs are. A server that answers may stay where it is."""
+    """Devices that are not free."""
     try:
         workers = live.client.get("/workers").raise_for_status().json()
     except httpx.HTTPError:
         return [{}]
     listed = workers["data"] if isinstance(workers, dict) else workers
-    return [device for worker in listed for device in worker["devices"] if device["jobs"]]
+    return [device for worker in listed for device in worker["devices"] if device["status"] != "free"]
 
 
 @contextmanager

@@ -145,7 +145,7 @@ def test_evaluations_of_several_jobs_are_compared(page: Page, live: Service, eng
     expect(answers.get_by_text("adapter says 21")).to_have_count(2)
 
 
-@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("language", ["en", pytest.param("zh", marks=pytest.mark.exhaustive)])
 def test_trained_model_fits_a_phone(page: Page, live: Service, engine: sa.Engine, language: str) -> None:
     job, running = (live.submit(name=name)["id"] for name in ("steps=2", "steps=4000 sleep=0.05"))
     live.wait(job)
