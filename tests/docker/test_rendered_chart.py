@@ -11,6 +11,7 @@ from tests.docker import helm
 from tests.docker.compose_files import fields, services
 from tests.docker.dockerfiles import DOCKERFILES, image_environment
 from worker.launchers.kubernetes_api import DOCTOR_RIGHTS, LAUNCHER_RIGHTS, Right
+from worker.launchers.kubernetes_jobset import DATA
 from worker.launchers.profiles import KubernetesProfile, read_profiles
 from worker.settings import WorkerSettings
 
@@ -108,7 +109,7 @@ def test_profiles_are_what_a_worker_reads(tmp_path: Path) -> None:
     assert isinstance(h100, KubernetesProfile)
     assert (h100.namespace, h100.claim, h100.image) == ("ml", "finetuned-home", "finetuned-worker:0.1.0")
     assert (h100.queue, h100.gpu_memory, h100.gpus_per_node) == ("team-nlp", 80 * 10**9, 8)
-    assert cores.namespace == "training"
+    assert (cores.namespace, h100.data_claim) == ("training", None)
     worker = pod(found, "StatefulSet", "worker")
     assert "limits" not in worker["containers"][0]["resources"]
     other = helm.render({"worker": {"profiles": {"h100": PROFILE}}})
@@ -117,6 +118,20 @@ def test_profiles_are_what_a_worker_reads(tmp_path: Path) -> None:
         for each in (found, other)
     )
     assert before != after
+
+
+def test_profiles_see_the_data_of_api_and_worker(tmp_path: Path) -> None:
+    found = helm.render(VALUES["a cluster"] | {"data": {"claim": "ours"}})
+    file = tmp_path / "profiles.json"
+    file.write_text(found["ConfigMap", "finetuned-profiles"]["data"]["profiles.json"])
+    profiles = read_profiles(str(file))
+    assert isinstance(profiles, dict)
+    assert {each.data_claim for each in profiles.values()} == {"ours"}
+    mounts = [
+        pod(found, *each)["containers"][0]["volumeMounts"]
+        for each in (("Deployment", "api"), ("StatefulSet", "worker"))
+    ]
+    assert [[each["mountPath"] for each in of_pod if each["name"] == "data"] for of_pod in mounts] == [[DATA], [DATA]]
 
 
 def test_worker_asks_for_its_gpus() -> None:

@@ -92,7 +92,8 @@ def _check_objects(
         if "localqueues" not in hidden:
             yield from _check_queue(api, name, profile)
         if "persistentvolumeclaims" not in hidden:
-            yield from _check_claim(api, name, profile)
+            yield from _check_claim(api, name, profile, "claim", {"ReadWriteMany"})
+            yield from _check_claim(api, name, profile, "data_claim", {"ReadOnlyMany", "ReadWriteMany"})
 
 
 def _check_queue(api: KubernetesApi, name: str, profile: KubernetesProfile) -> Iterator[str]:
@@ -106,12 +107,16 @@ def _check_queue(api: KubernetesApi, name: str, profile: KubernetesProfile) -> I
         )
 
 
-def _check_claim(api: KubernetesApi, name: str, profile: KubernetesProfile) -> Iterator[str]:
-    claim = api.read(Claims, profile.claim)
+def _check_claim(api: KubernetesApi, name: str, profile: KubernetesProfile, key: str, modes: set[str]) -> Iterator[str]:
+    """`modes` are the access modes that will do."""
+    claimed: str | None = getattr(profile, key)
+    if claimed is None:
+        return
+    claim = api.read(Claims, claimed)
     if claim is None:
-        yield f"profile {name}, claim: {profile.namespace} has no volume claim {profile.claim}: create it"
-    elif "ReadWriteMany" not in (modes := claim["spec"].get("accessModes") or []):
+        yield f"profile {name}, {key}: {profile.namespace} has no volume claim {claimed}: create it"
+    elif not modes.intersection(found := claim["spec"].get("accessModes") or []):
         yield (
-            f"profile {name}, claim: {profile.claim} is {', '.join(modes)}: its nodes and this worker need a "
-            "volume that is ReadWriteMany"
+            f"profile {name}, {key}: {claimed} is {', '.join(found)}: its nodes and this worker need a volume that is "
+            f"{' or '.join(sorted(modes))}"
         )

@@ -16,6 +16,8 @@ from worker.supervise import process
 CONTAINER = "trainer"
 PORT = 29400
 """Where the launchers meet. A pod has its own ports."""
+DATA = "/data"
+"""Where pods see models and datasets, as API and workers of the chart do."""
 SECONDS_ABOVE_GRACE = 15
 """From SIGTERM to the kubelet's SIGKILL a pod has so much more than a trainer to save."""
 _KEPT = 86_400
@@ -84,6 +86,13 @@ def _on_exit_codes(operator: str, code: int) -> dict[str, Any]:
 def _pod(
     settings: WorkerSettings, profile: KubernetesProfile, run: TrainerRun, environment: Mapping[str, str], user: int
 ) -> dict[str, Any]:
+    volumes = [_volume("home", {"persistentVolumeClaim": {"claimName": profile.claim}}, str(settings.home))]
+    if profile.data_claim:
+        claim = {"claimName": profile.data_claim, "readOnly": True}
+        volumes.append(_volume("data", {"persistentVolumeClaim": claim}, DATA, readOnly=True))
+    volumes.append(_volume("tmp", {"emptyDir": {}}, "/tmp"))
+    # NCCL and data loaders pass tensors through it; a container's own has 64 MB. The pod's memory is its limit.
+    volumes.append(_volume("shm", {"emptyDir": {"medium": "Memory"}}, "/dev/shm"))
     limits = {"memory": str(int(profile.memory))}
     if profile.gpu:
         limits[profile.gpu] = str(run.recipe.resources.gpus)
@@ -100,11 +109,7 @@ def _pod(
             "capabilities": {"drop": ["ALL"]},
             "readOnlyRootFilesystem": True,
         },
-        "volumeMounts": [
-            {"name": "home", "mountPath": str(settings.home)},
-            {"name": "tmp", "mountPath": "/tmp"},
-            {"name": "shm", "mountPath": "/dev/shm"},
-        ],
+        "volumeMounts": [mount for _, mount in volumes],
     }
     pod: dict[str, Any] = {
         "restartPolicy": "Never",
@@ -119,12 +124,7 @@ def _pod(
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [container],
-        "volumes": [
-            {"name": "home", "persistentVolumeClaim": {"claimName": profile.claim}},
-            {"name": "tmp", "emptyDir": {}},
-            # NCCL and data loaders pass tensors through it; a container's own has 64 MB. The pod's memory is its limit.
-            {"name": "shm", "emptyDir": {"medium": "Memory"}},
-        ],
+        "volumes": [volume for volume, _ in volumes],
     }
     if profile.node_selector:
         pod["nodeSelector"] = dict(profile.node_selector)
@@ -132,6 +132,11 @@ def _pod(
         # Nodes with GPUs usually have this taint, which keeps other pods away.
         pod["tolerations"] = [{"key": profile.gpu, "operator": "Exists", "effect": "NoSchedule"}]
     return pod
+
+
+def _volume(name: str, source: dict[str, Any], path: str, **how: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The pod's part, and the container's."""
+    return {"name": name, **source}, {"name": name, "mountPath": path, **how}
 
 
 def _command(settings: WorkerSettings, run: TrainerRun) -> list[str]:

@@ -107,6 +107,8 @@ class KubernetesProfile(_Cluster):
     """The worker's image, of the worker's own version."""
     claim: DnsName
     """The volume claim with FINETUNED_HOME, which every node can mount."""
+    data_claim: DnsName | None = None
+    """The volume claim with models and datasets, which pods see read-only as /data, as the API must; None is none."""
     cpus: Annotated[int, Field(ge=1)]
     """Of a pod, as is `memory`."""
     memory: ByteSize

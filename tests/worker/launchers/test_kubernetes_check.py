@@ -94,6 +94,13 @@ def test_queue_that_admits_nothing_is_a_fault(whole: FakeKubernetes, tmp_path: P
     assert faults(tmp_path) == ["profile a, queue: a100 admits nothing: no gpus; look at its ClusterQueue"]
 
 
+def test_claim_with_data_is_looked_at_too(whole: FakeKubernetes, tmp_path: Path) -> None:
+    (fault,) = faults(tmp_path, data_claim="data")
+    assert fault == "profile a, data_claim: training has no volume claim data: create it"
+    whole.put("persistentvolumeclaims", "data", spec={"accessModes": ["ReadOnlyMany"]})
+    assert look(tmp_path, data_claim="data") == "namespace training has what profile a needs"
+
+
 def test_claim_of_one_node_is_a_fault(whole: FakeKubernetes, tmp_path: Path) -> None:
     whole.put("persistentvolumeclaims", "home", spec={"accessModes": ["ReadWriteOnce"]})
     assert "profile a, claim: home is ReadWriteOnce" in faults(tmp_path)[0]

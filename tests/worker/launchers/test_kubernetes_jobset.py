@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from tests.support.kubernetes.objects import GPU, NAME, jobset
-from worker.launchers.kubernetes_jobset import SECONDS_ABOVE_GRACE
+from worker.launchers.kubernetes_jobset import DATA, SECONDS_ABOVE_GRACE
 
 SCHEMA = Path(__file__).with_name("jobset-v1alpha2.schema.json.gz")
 HOME = Path("/var/lib/finetuned")
@@ -37,9 +37,17 @@ def check(found: dict[str, Any]) -> None:
     jsonschema.Draft202012Validator(schema).validate(json.loads(json.dumps(found)))
 
 
-@pytest.mark.parametrize("keys", [{}, {**GPU, "gpus": 8, "nodes": 4}])
+@pytest.mark.parametrize("keys", [{}, {**GPU, "gpus": 8, "nodes": 4, "data_claim": "data"}])
 def test_jobset_is_what_its_schema_wants(keys: dict[str, Any]) -> None:
     check(made(**keys))
+
+
+def test_data_is_mounted_for_reading_alone() -> None:
+    found = pod(made(data_claim="ours"))
+    (volume,) = [each for each in found["volumes"] if each["name"] == "data"]
+    assert volume["persistentVolumeClaim"] == {"claimName": "ours", "readOnly": True}
+    assert {"name": "data", "mountPath": DATA, "readOnly": True} in found["containers"][0]["volumeMounts"]
+    assert "data" not in [each["name"] for each in pod(made())["volumes"]]
 
 
 def test_schema_refuses_an_unknown_field() -> None:
