@@ -18,7 +18,9 @@ export function comparable(lists: readonly (readonly Evaluation[])[]): Group[] {
   return [...groups].map(([key, of]) => ({ key, of })).filter((group) => jobs(group) > 1).sort((a, b) => jobs(b) - jobs(a));
 }
 
-// The lowest loss, or the highest of another score.
-export function bestOf(score: Score, values: readonly number[]): number {
-  return score === "loss" ? Math.min(...values) : Math.max(...values);
+// The lowest loss, or the highest of another score; none where all are equal.
+export function bestOf(score: Score, values: readonly number[]): number | null {
+  const [least, most] = [Math.min(...values), Math.max(...values)];
+  if (least === most) return null;
+  return score === "loss" ? least : most;
 }
