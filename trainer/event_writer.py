@@ -36,7 +36,9 @@ class EventWriter:
 def _for_people(event: Event) -> str:
     """The event as a log line, such as "12:13:20 metric step=1 loss=4.86611"."""
     clock = time.strftime("%H:%M:%S", time.localtime(event.time))
-    fields = (f"{name}={_short(value)}" for name, value in event_data(event).items() if value is not None)
+    # Scores are those of a base class, which come before the step on the wire.
+    data = sorted(event_data(event).items(), key=lambda field: field[0] not in type(event).__annotations__)
+    fields = (f"{name}={_short(value)}" for name, value in data if value is not None)
     return f"{clock} {event.type} {' '.join(fields)}"
 
 

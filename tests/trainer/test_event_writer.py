@@ -11,10 +11,11 @@ from trainer.event_writer import EventWriter
 
 def test_event_is_written_for_machines_and_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = EventWriter(tmp_path / "events.jsonl", rank=0)
-    report(EvaluationEvent, step=3, eval_loss=1.23456789, supervised_tokens=7)
+    report(EvaluationEvent, step=3, eval_loss=1.23456789, supervised_tokens=7, token_accuracy=0.5)
     (line,) = (tmp_path / "events.jsonl").read_text().splitlines()
     assert isinstance(parse_event(line), EvaluationEvent)
-    assert capsys.readouterr().out.endswith("evaluation step=3 eval_loss=1.23457 supervised_tokens=7 best=False\n")
+    said = "evaluation step=3 eval_loss=1.23457 supervised_tokens=7 best=False token_accuracy=0.5\n"
+    assert capsys.readouterr().out.endswith(said)
 
 
 def test_other_ranks_tell_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
