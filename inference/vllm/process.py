@@ -114,6 +114,8 @@ def wait_until_ready(
                 raise _start_failure(f"it ended with {code}", log_file)
             if time.monotonic() > deadline:
                 raise _start_failure(f"it does not answer after {_LONGEST_START:.0f} s", log_file)
+            if not os.path.exists(socket):  # httpcore leaves open what it could not connect
+                continue
             try:
                 response = http.get("/v1/models")
             except httpx.TransportError:
