@@ -108,7 +108,7 @@ def first_step(live: Service, job_id: str) -> int:
     return steps[0] if steps else 0
 
 
-@pytest.mark.exhaustive  # .ci/run always runs one like it: benchmarks.backup --short
+@pytest.mark.exhaustive  # .ci/run often runs one like it: benchmarks.backup --short
 @pytest.mark.parametrize("storage", ["home", "bucket"])
 def test_lost_service_is_restored_whole(
     tmp_path: Path,

@@ -9,7 +9,7 @@ from benchmarks.soak.run import soak
 JOBS = 25
 
 
-@pytest.mark.exhaustive  # .ci/run always runs one like it: benchmarks.soak --short
+@pytest.mark.exhaustive  # .ci/run often runs one like it: benchmarks.soak --short
 @pytest.mark.timeout(900)  # as long as it gives itself
 def test_ledger_of_a_soak_is_whole(servers_folder: Path) -> None:
     folder = servers_folder / "soak"

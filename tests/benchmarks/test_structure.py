@@ -69,6 +69,6 @@ def test_ci_runs_every_benchmark() -> None:
     programs = {each.stem for each in modules if 'if __name__ == "__main__"' in each.read_text()}
     programs |= {each.parent.name for each in modules if each.stem == "__main__"}
     ci = (ROOT / ".ci" / "run").read_text()
-    (loop,) = re.findall(r"for benchmark in (.*?); do", ci, re.DOTALL)
-    run = {*loop.replace("\\\n", " ").split(), *re.findall(r"-m benchmarks\.(\w+)", ci)}
+    (listed,) = re.findall(r"^benchmarks=\((.*?)\)", ci, re.DOTALL | re.MULTILINE)
+    run = {*listed.split(), *re.findall(r"-m benchmarks\.(\w+)", ci)}
     assert run == programs - {"__main__"} - RUN_ELSEWHERE
