@@ -2,14 +2,14 @@
 
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
-from itertools import count, pairwise
-from typing import Any, NamedTuple
+from itertools import count
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -20,13 +20,23 @@ from sqlalchemy.orm import Session
 
 from contract.failure import Failure, FailureCode
 from contract.recipe import Batch, Recipe
-from contract.status import TERMINAL, TRANSITIONS, JobStatus, RequestedAction
+from contract.status import TERMINAL, JobStatus, RequestedAction
 from store.errors import IllegalMove, StaleAttempt
 from store.jobs import actions, attempts, jobs, progress, transitions
 from store.jobs.attempts import AttemptEnd, Retries
-from store.models import Base, Event, Job, Lease, Worker
+from store.models import Base, Job, Lease, Worker
 from store.scheduling import leases, scheduler, workers
 from store.session import make_sessions
+from tests.store.jobs.invariants import (
+    Process,
+    Rows,
+    check_claims,
+    check_devices,
+    check_leases,
+    check_moves,
+    check_parts,
+    read_rows,
+)
 from tests.support.database import empty_database
 from tests.support.events import metric
 from tests.support.jobs import LEASE, cpu
@@ -87,25 +97,6 @@ HAPPENINGS = st.one_of(
     st.tuples(st.just("beat"), WORKERS, st.booleans()),
     st.tuples(st.just("restart"), WORKERS, st.integers(1, SLOTS)),
 )
-
-
-class Process(NamedTuple):
-    """Of a worker's pool. It has begun a part of an attempt."""
-
-    job_id: str
-    attempt: int
-    worker: str
-    rank: int
-
-    @property
-    def part(self) -> tuple[str, int, str]:
-        return self.job_id, self.attempt, self.worker
-
-
-class Rows(NamedTuple):
-    jobs: dict[str, Job]
-    leases: list[Lease]
-    events: list[Event]
 
 
 class Service(RuleBasedStateMachine):
@@ -373,59 +364,11 @@ class Service(RuleBasedStateMachine):
     @invariant()
     def it_holds(self) -> None:
         rows = self.rows()
-        self.every_job_has_come_to_where_it_is_by_legal_moves(rows)
-        self.no_attempt_is_claimed_twice(rows)
-        self.no_device_has_two_jobs_that_do_not_share_it(rows)
-        self.a_lease_is_of_a_process_or_of_one_that_is_to_begin(rows)
-        self.an_attempt_has_all_its_parts_until_one_of_them_ends(rows)
-
-    def every_job_has_come_to_where_it_is_by_legal_moves(self, rows: Rows) -> None:
-        found, _, reported = rows
-        assert found.keys() == {*self.submitted}
-        for job_id, job in found.items():
-            events = [each for each in reported if each.job_id == job_id]
-            assert [each.seq for each in events] == list(range(1, job.event_count + 1))
-            moves = [each.data for each in events if each.type == "status"]
-            assert moves[0]["status"] == JobStatus.QUEUED
-            assert all(after["status"] in TRANSITIONS[before["status"]] for before, after in pairwise(moves))
-            assert (moves[-1]["status"], moves[-1]["attempt"]) == (job.status, job.attempt)
-            begun = [move["attempt"] for move in moves if move["status"] == JobStatus.RUNNING]
-            assert begun == list(range(1, job.attempt + 1))
-
-    def no_attempt_is_claimed_twice(self, rows: Rows) -> None:
-        found, _, _ = rows
-        assert self.claims == Counter((job.id, number + 1) for job in found.values() for number in range(job.attempt))
-
-    def no_device_has_two_jobs_that_do_not_share_it(self, rows: Rows) -> None:
-        users: dict[tuple[str, int], list[Lease]] = defaultdict(list)
-        for lease in rows.leases:
-            users[lease.worker, lease.number].append(lease)
-        assert all(
-            len(those) == 1 or (len(those) == 2 and all(each.shared for each in those)) for those in users.values()
-        )
-
-    def a_lease_is_of_a_process_or_of_one_that_is_to_begin(self, rows: Rows) -> None:
-        found, given, _ = rows
-        parts: dict[tuple[str, int, str], list[int]] = defaultdict(list)
-        for lease in given:
-            job, part = found[lease.job_id], (lease.job_id, lease.attempt, lease.worker)
-            if lease.begun_at is not None:
-                parts[part].append(lease.number)
-            elif job.status is JobStatus.RUNNING:
-                assert lease.attempt == job.attempt
-                assert lease.rank > 0
-            else:
-                assert (job.status, job.attempt) == (JobStatus.QUEUED, lease.attempt - 1)
-        held = {each.part: devices for each, devices in (self.followed | self.left).items() if devices}
-        assert {part: sorted(numbers) for part, numbers in parts.items()} == held
-
-    def an_attempt_has_all_its_parts_until_one_of_them_ends(self, rows: Rows) -> None:
-        found, given, _ = rows
-        for job in found.values():
-            if job.status is JobStatus.RUNNING and (job.id, job.attempt) not in self.parted:
-                machines = {lease.worker for lease in given if (lease.job_id, lease.attempt) == (job.id, job.attempt)}
-                assert len(machines) == job.recipe["resources"]["nodes"]
-                assert job.worker in machines
+        check_moves(rows, self.submitted)
+        check_claims(rows, self.claims)
+        check_devices(rows)
+        check_leases(rows, self.followed | self.left)
+        check_parts(rows, self.parted)
 
     def tables(self) -> list[Sequence[sa.Row[Any]]]:
         with self.engine.begin() as connection:
@@ -436,11 +379,7 @@ class Service(RuleBasedStateMachine):
 
     def rows(self) -> Rows:
         with self.sessions.begin() as session:
-            return Rows(
-                {job.id: job for job in session.scalars(sa.select(Job))},
-                list(session.scalars(sa.select(Lease).order_by(Lease.job_id, Lease.worker, Lease.number))),
-                list(session.scalars(sa.select(Event).order_by(Event.job_id, Event.seq))),
-            )
+            return read_rows(session)
 
     # What comes of it
 
