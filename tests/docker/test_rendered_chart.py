@@ -99,12 +99,17 @@ def granted(role: helm.Object) -> list[Right]:
     ]
 
 
-def test_profiles_are_what_a_worker_reads(tmp_path: Path) -> None:
-    found = helm.render(VALUES["a cluster"])
-    file = tmp_path / "profiles.json"
+def profiles_of(found: dict[tuple[str, str], helm.Object], file: Path) -> dict[str, Any]:
+    """As a worker reads them."""
     file.write_text(found["ConfigMap", "finetuned-profiles"]["data"]["profiles.json"])
     profiles = read_profiles(str(file))
     assert isinstance(profiles, dict)
+    return profiles
+
+
+def test_profiles_are_what_a_worker_reads(tmp_path: Path) -> None:
+    found = helm.render(VALUES["a cluster"])
+    profiles = profiles_of(found, tmp_path / "profiles.json")
     h100, cores = profiles["h100"], profiles["cores"]
     assert isinstance(h100, KubernetesProfile)
     assert (h100.namespace, h100.claim, h100.image) == ("ml", "finetuned-home", "finetuned-worker:0.1.0")
@@ -122,10 +127,7 @@ def test_profiles_are_what_a_worker_reads(tmp_path: Path) -> None:
 
 def test_profiles_see_the_data_of_api_and_worker(tmp_path: Path) -> None:
     found = helm.render(VALUES["a cluster"] | {"data": {"claim": "ours"}})
-    file = tmp_path / "profiles.json"
-    file.write_text(found["ConfigMap", "finetuned-profiles"]["data"]["profiles.json"])
-    profiles = read_profiles(str(file))
-    assert isinstance(profiles, dict)
+    profiles = profiles_of(found, tmp_path / "profiles.json")
     assert {each.data_claim for each in profiles.values()} == {"ours"}
     mounts = [
         pod(found, *each)["containers"][0]["volumeMounts"]

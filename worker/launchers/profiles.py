@@ -108,7 +108,8 @@ class KubernetesProfile(_Cluster):
     claim: DnsName
     """The volume claim with FINETUNED_HOME, which every node can mount."""
     data_claim: DnsName | None = None
-    """The volume claim with models and datasets, which pods see read-only as /data, as the API must; None is none."""
+    """The volume claim with models and datasets, read-only at /data in the pods of jobs. API and worker need it there
+    too."""
     cpus: Annotated[int, Field(ge=1)]
     """Of a pod, as is `memory`."""
     memory: ByteSize
